@@ -1,12 +1,17 @@
 """[kafka], [redis], [topics]: the servers, and the names of what is on them."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from contract.events import KINDS
 from contract.settings.section import Positive, Section
+
+DEFAULT_TOPIC_PREFIX: Final = "shop."
+NO_TOPICS: Final = ("prefix", "partitions")  # settings of topics that name none
+REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 
 
 class KafkaSettings(Section):
@@ -46,10 +51,34 @@ class RedisSettings(Section):
     prefix: str = "shop:"
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
 
+    @field_validator("url", "cache_url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_redis_url(value)
+        return value
+
+
+def check_redis_url(url: str) -> None:
+    """Raise `ValueError` unless a client can be made of this address; the address is not in the message."""
+    try:
+        parts = urlsplit(url)
+        port, database = parts.port, parts.path.strip("/")
+    except ValueError as error:
+        raise ValueError(f"should be an address as redis://HOST:PORT/DATABASE ({error})") from error
+    if parts.scheme not in REDIS_SCHEMES or "://" not in url:
+        raise ValueError("should begin with redis://, rediss:// or unix://")
+    if parts.scheme != "unix" and (port == 0 or (database and not database.isdigit())):
+        raise ValueError("should be an address as redis://HOST:PORT/DATABASE with numbers for the last two")
+
 
 class TopicSettings(Section):
-    """The names of the topics, by the kind of event or answer; `partitions`: of topics that the worker creates."""
+    """The names of the topics, by the kind of event or answer.
 
+    A topic that is not named has the name of its kind behind `prefix`. `partitions`: of topics that the worker creates.
+    """
+
+    prefix: str = DEFAULT_TOPIC_PREFIX
     clicks: str = "shop.clicks"
     impressions: str = "shop.impressions"
     orders: str = "shop.orders"
@@ -68,6 +97,18 @@ class TopicSettings(Section):
     dead_letters: str = "shop.dead-letters"
     partitions: Positive = 4
 
+    @model_validator(mode="before")
+    @classmethod
+    def _put_prefix(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(prefix := values.get("prefix"), str):
+            return values
+        names = {
+            kind: prefix + str(field.default).removeprefix(DEFAULT_TOPIC_PREFIX)
+            for kind, field in cls.model_fields.items()
+            if kind not in NO_TOPICS
+        }
+        return names | values
+
     def topic_name(self, kind: str) -> str:
         return str(getattr(self, kind))
 
@@ -77,7 +118,7 @@ class TopicSettings(Section):
 
     def names_by_kind(self) -> dict[str, str]:
         """Kind -> name of its topic, for all topics."""
-        return {kind: getattr(self, kind) for kind in type(self).model_fields if kind != "partitions"}
+        return {kind: getattr(self, kind) for kind in type(self).model_fields if kind not in NO_TOPICS}
 
     def kinds_by_topic(self) -> dict[str, str]:
         """Topic name -> kind of event, for the topics that are read."""
