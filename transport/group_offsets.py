@@ -1,6 +1,5 @@
 """Offsets of a group as a process sees them without being a member: read, or committed for a topic that it tails."""
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -11,9 +10,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.servers import KafkaSettings
 from transport.client_errors import translate_errors
+from transport.client_log import create_client
 from transport.records import TopicPartition
 
-client_log = logging.getLogger("librdkafka")
 TIMEOUT_S: Final = 10.0
 COORDINATOR_POLL_S: Final = 0.1
 # A group has no coordinator for a moment while the broker creates its topic of offsets, or loads it.
@@ -66,7 +65,7 @@ def open_client(kafka: KafkaSettings, group: str) -> Consumer:
         "log_level": 3,
         "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
     }
-    return Consumer(configuration, logger=client_log)
+    return create_client(Consumer, configuration)
 
 
 def query_committed(consumer: Consumer, partitions: list[KafkaPartition]) -> list[KafkaPartition]:
