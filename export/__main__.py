@@ -143,11 +143,12 @@ def run_inspect(args: argparse.Namespace, settings: Settings, features: FeatureS
 def run_verify(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from contract.bundle import read_bundle
     from export.releases import explain_if_older, locate_bundle
-    from export.verification import verify
+    from export.verification import check_sources, verify
 
     folder, version = locate_bundle(args.bundles, args.bundle)
     bundle = read_bundle(folder, version)
     report = verify(bundle, features)
+    check_sources(bundle, features)
     worst = max(report.differences.values(), default=0.0)
     print(
         f"Bundle {version} is valid: {len(bundle.files)} files with the digests of the manifest, {report.features} "
