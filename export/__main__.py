@@ -21,6 +21,7 @@ from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
+from contract.programs import name_program
 from contract.settings.reading import Settings, read_settings
 
 COMMANDS: Final = ("inspect", "verify", "rollback", "serve", "trial")
@@ -57,15 +58,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export",
+        prog=name_program("export"),
         usage="%(prog)s [-h] [COMMAND] ...",
         description="A trained model becomes a bundle. Without a COMMAND, a checkpoint is exported and published.",
     )
     folder = argparse.ArgumentParser(add_help=False)
     folder.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the settings' own")
-    commands = parser.add_subparsers(metavar="COMMAND", prog="python -m export")
+    commands = parser.add_subparsers(metavar="COMMAND", prog=name_program("export"))
 
-    export = commands.add_parser(EXPORT, parents=[folder], prog="python -m export", help="CHECKPOINT | --latest")
+    export = commands.add_parser(EXPORT, parents=[folder], prog=name_program("export"), help="CHECKPOINT | --latest")
     source = export.add_mutually_exclusive_group(required=True)
     source.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="a checkpoint file")
     source.add_argument("--latest", action="store_true", help="the newest checkpoint of the folder of bundles")

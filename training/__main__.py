@@ -21,6 +21,7 @@ from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.logs import configure_logging
+from contract.programs import name_program
 from contract.settings.reading import read_settings
 from contract.shutdown import Shutdown
 
@@ -71,7 +72,7 @@ def run_reporting_errors(args: argparse.Namespace, shutdown: Shutdown) -> int:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments, with `run` of the command's module, which is imported alone: torch takes seconds to load."""
     words = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m training", description="Examples in, model out.")
+    parser = argparse.ArgumentParser(prog=name_program("training"), description="Examples in, model out.")
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary)

@@ -13,6 +13,7 @@ from contract.errors import BadConfig, ShopstreamError
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
+from contract.programs import name_program
 from contract.settings.reading import Settings, read_settings
 from contract.shutdown import Shutdown
 from worker.records.lanes import LANES
@@ -105,7 +106,7 @@ def run_score_worker(
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog=name_program("worker"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="answer the events of one lane")
     score.add_argument("--lane", choices=sorted(LANES), required=True)
