@@ -17,6 +17,7 @@ from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
 from worker.doctor.examination import start_checks
+from worker.kafka.topic_owner import TopicOwnership
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels
 from worker.ops.health import HealthServer
@@ -45,10 +46,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def list_answer_kinds(handlers: LaneHandlers) -> list[str]:
+    """The kinds of topics that only one shop may write."""
+    return [*(kind.topic for kind in handlers.answer_kinds if kind.topic), "scored"]
+
+
 def list_written_kinds(lane: Lane, handlers: LaneHandlers) -> list[str]:
     """The kinds of topics that a lane writes."""
     confirmations = ["erased"] if lane.confirmed_kinds else []
-    return [*(kind.topic for kind in handlers.answer_kinds if kind.topic), "scored", "dead_letters", *confirmations]
+    return [*list_answer_kinds(handlers), "dead_letters", *confirmations]
 
 
 class ScoreWorker:
@@ -79,6 +85,9 @@ class ScoreWorker:
             followed_topics=settings.topics.names_of(FOLLOWED_KINDS),
             progress=self._progress,
         )
+        self._ownership = TopicOwnership(
+            kafka=settings.kafka, topics=settings.topics.names_of(list_answer_kinds(handlers)).values()
+        )
         self._has_started = False
         self._remedy = GroupRemedy(self._watchdog)
         self._pending_models: ActiveModels | None = None
@@ -107,6 +116,7 @@ class ScoreWorker:
         except StopRequested as stopped:
             log.info("Stopping before the batch in flight was committed; it will be read again. %s", stopped)
         finally:
+            self._ownership.close()
             self._products.close()
             self._bundle_watcher.close()
             self._worker.close()
@@ -118,6 +128,7 @@ class ScoreWorker:
         retry = self._worker.retry
         client = self._worker.stores.profiles.client
         retry.call("redis", client.check)
+        retry.call("kafka", self._ownership.claim)
         retry.call("redis", lambda: report_changed_settings(client, self._settings))
         self._worker.load_erasures()
         retry.call("kafka", self._products.open)

@@ -15,14 +15,18 @@ REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 
 
 class KafkaSettings(Section):
-    """The brokers. `client`: librdkafka's own settings, passed through unchanged (TLS, SASL, ...)."""
+    """The brokers. `client`: librdkafka's own settings, passed through unchanged (TLS, SASL, ...).
+
+    `former_group_prefix`: the one under which this shop wrote its answers before; their topics are taken over.
+    """
 
     bootstrap_servers: str = "localhost:9092"
     client: dict[str, str | int | float | bool] = Field(default={})
     transactions: bool = True
     topic_ids: bool = True  # off for brokers that do not report them (librdkafka's mock cluster)
     session_timeout_ms: Positive = 45_000
-    group_prefix: str = "shopstream"
+    group_prefix: Annotated[str, Field(min_length=1)] = "shopstream"
+    former_group_prefix: str = ""
 
     def group(self, lane: str) -> str:
         """The consumer group of a lane's workers."""

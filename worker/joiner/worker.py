@@ -20,6 +20,7 @@ from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
+from worker.kafka.topic_owner import TopicOwnership
 from worker.ops.health import HealthServer
 from worker.ops.retry import Retry, StopRequested
 from worker.ops.steps import StepMarker
@@ -29,7 +30,8 @@ from worker.probes.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
-NEEDED_KINDS: Final = (*KINDS, "erasures", "feedback", "judgements")
+WRITTEN_KINDS: Final = ("feedback", "judgements")
+NEEDED_KINDS: Final = (*KINDS, "erasures", *WRITTEN_KINDS)
 
 
 class JoinerWorker:
@@ -49,6 +51,7 @@ class JoinerWorker:
             progress=self._progress,
             check_topics=self._explain_different_partitions,
         )
+        self._ownership = TopicOwnership(kafka=settings.kafka, topics=settings.topics.names_of(WRITTEN_KINDS).values())
         self._not_ready_reason: str | None = "The joiner has no partitions yet."
 
     def run(self) -> None:
@@ -61,6 +64,7 @@ class JoinerWorker:
         self._watchdog.start()
         start_checks(self._settings, NEEDED_KINDS, uses_redis=False)
         try:
+            Retry(self._stop).call("kafka", self._ownership.claim)
             pipeline = self._open_pipeline()
             try:
                 self._run_loop(pipeline)
@@ -69,6 +73,7 @@ class JoinerWorker:
         except StopRequested as stopped:
             log.info("Joiner stopped before the current batch was committed; it will be read again. %s", stopped)
         finally:
+            self._ownership.close()
             self._watchdog.close()
             health.close()
 
