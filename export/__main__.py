@@ -20,8 +20,10 @@ from typing import Final
 from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.folders import check_writable
 from contract.logs import configure_logging
 from contract.programs import name_program
+from contract.settings.names import describe_nearest
 from contract.settings.reading import Settings, read_settings
 
 COMMANDS: Final = ("inspect", "verify", "rollback", "serve", "trial")
@@ -42,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadBundle, BadData) as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"Files should be readable, and folders that are written to writable. Found: {error}.", file=sys.stderr)
+        return 2
     return status
 
 
@@ -116,6 +121,8 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
     from model.checkpoint import find_latest, read_checkpoint
 
     started_s = time.monotonic()
+    check_source(args)
+    check_writable(args.bundles, "bundles")
     checkpoint = read_checkpoint(find_latest(args.bundles) if args.latest else args.checkpoint)
     result = export(
         checkpoint,
@@ -131,6 +138,16 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
         f"in {time.monotonic() - started_s:.1f} s; the previous bundle is {result.manifest.parent or 'none'}."
     )
     return 0
+
+
+def check_source(args: argparse.Namespace) -> None:
+    """Raise `BadConfig` where a word is neither a command nor a file."""
+    if args.checkpoint is not None and not args.checkpoint.is_file():
+        word = str(args.checkpoint)
+        nearest = describe_nearest(word, COMMANDS)
+        raise BadConfig(
+            [f"`export` should have a checkpoint file, or a command: {', '.join(COMMANDS)}. Found {word}{nearest}."]
+        )
 
 
 def run_inspect(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -163,6 +180,7 @@ def run_verify(args: argparse.Namespace, settings: Settings, features: FeatureSe
 def run_rollback(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.releases import rollback
 
+    check_writable(args.bundles, "bundles")
     print(f"Rolled back to {rollback(args.bundles)}.")
     return 0
 
@@ -170,6 +188,7 @@ def run_rollback(args: argparse.Namespace, settings: Settings, features: Feature
 def run_serve(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.releases import serve
 
+    check_writable(args.bundles, "bundles")
     previous = serve(args.bundles, args.version)
     print(f"{args.version} is the current bundle; the previous one was {previous or 'none'}.")
     return 0
@@ -179,6 +198,7 @@ def run_trial(args: argparse.Namespace, settings: Settings, features: FeatureSet
     from contract.experiment import end_trial
     from export.releases import start_trial
 
+    check_writable(args.bundles, "bundles")
     if args.end:
         ended = end_trial(args.bundles)
         print(f"The trial of {ended.version} has ended." if ended else "There was no trial.")

@@ -66,6 +66,9 @@ def run_reporting_errors(args: argparse.Namespace, shutdown: Shutdown) -> int:
     except (BadBundle, BadData, Unavailable) as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"Files should be readable, and folders that are written to writable. Found: {error}.", file=sys.stderr)
+        return 2
     return status
 
 
