@@ -9,7 +9,8 @@ WANTED = (3, 11)
 CONSEQUENCE = "Nothing was created. If that is the one in .venv, run `make clean` first."
 
 
-def explain(version, executable):  # type: ignore[no-untyped-def]
+def explain(version, executable):
+    # type: (tuple[int, ...], str) -> str
     """What is wrong with an interpreter; empty if nothing."""
     if tuple(version[:2]) == WANTED:
         return ""

@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet,
         case "doctor":
             from worker.doctor.examination import run_doctor
 
-            return run_doctor(settings, as_json=arguments.json)
+            lanes = {name: lane.kinds for name, lane in LANES.items()}
+            return run_doctor(settings, features, lanes, as_json=arguments.json)
         case "verify":
             from worker.maintenance.verification import EntitySample, verify
 
@@ -114,7 +115,7 @@ def parse() -> argparse.Namespace:
     commands.add_parser("feedback", help="join scored rows with the events that label them into training examples")
     topics = commands.add_parser("topics", help="create the topics that do not exist yet")
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
-    doctor = commands.add_parser("doctor", help="check topics and Redis; status 1 if there is an error")
+    doctor = commands.add_parser("doctor", help="check servers, rights and bundle; status 1 if there is an error")
     doctor.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     add_rebuild(commands)
     add_state_commands(commands)

@@ -78,7 +78,7 @@ class TopicOwnership:
         if self._check_owner(topic) == kafka.group_prefix:
             return
         name = lock_name(topic)
-        producer = create_client(Producer, {**kafka.connection(), **OPTIONS, "transactional.id": name})
+        producer = open_producer(kafka, name)
         with closing(open_client(kafka, name)) as consumer, translate_errors(f"record who writes `{topic}`"):
             producer.init_transactions(TIMEOUT_S)  # ends the claims of others
             if self._check_owner(topic) == kafka.group_prefix:
@@ -109,6 +109,16 @@ class TopicOwnership:
                         commit_offsets(self._kafka, lock_name(topic), {TopicPartition(topic, 0): OFFSET}, metadata)
                 except Unavailable as error:
                     log.info("The claim on `%s` is renewed later: %s", topic, error)
+
+
+def open_producer(kafka: KafkaSettings, transactional_id: str) -> Producer:
+    return create_client(Producer, {**kafka.connection(), **OPTIONS, "transactional.id": transactional_id})
+
+
+def try_transactional_id(kafka: KafkaSettings, transactional_id: str) -> None:
+    """Initialise a producer of this id, which writes nothing; raises `Unavailable`, see `is_denied`."""
+    with translate_errors(f"give out the transactional id {transactional_id}"):
+        open_producer(kafka, transactional_id).init_transactions(TIMEOUT_S)
 
 
 def fetch_owner(kafka: KafkaSettings, topic: str) -> str:
