@@ -15,9 +15,9 @@ def explain(version, executable):
     if tuple(version[:2]) == WANTED:
         return ""
     wanted = ".".join(str(part) for part in WANTED)
-    found = ".".join(str(part) for part in version[:3])
+    actual = ".".join(str(part) for part in version[:3])
     return "Python should be {0}: make env PYTHON=/path/to/python{0}. Found {1} at {2}. {3}".format(
-        wanted, found, executable, CONSEQUENCE
+        wanted, actual, executable, CONSEQUENCE
     )
 
 

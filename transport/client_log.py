@@ -120,5 +120,5 @@ def create_client(kind: Callable[..., T], configuration: Mapping[str, Any]) -> T
     except KafkaException as error:
         if error.args[0].code() in NOT_CONFIGURATION:
             raise
-        found = error.args[0].str()
-        raise BadConfig([f"`kafka.client` should have options that librdkafka takes. Found: {found}"]) from error
+        reason = error.args[0].str()
+        raise BadConfig([f"`kafka.client` should have options that librdkafka takes. Found: {reason}"]) from error

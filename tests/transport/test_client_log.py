@@ -15,7 +15,7 @@ REFUSED = (
 )
 
 
-class Clock:
+class LogClock:
     def __init__(self) -> None:
         self.now_s = 0.0
 
@@ -27,7 +27,7 @@ class Log:
     """Passes lines of clients through a filter, and keeps what it lets through."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = LogClock()
         self._filter = RepetitionFilter(clock_s=self.clock)
         self.lines: list[str] = []
 

@@ -36,7 +36,7 @@ def check_addresses(addresses: Mapping[int, tuple[str, int]], servers: str) -> I
 
 
 def check_limits(kafka: KafkaSettings, config: Mapping[str, str] | None) -> Iterator[Finding]:
-    """Limits of the brokers beside the settings of processes; `config` is that of one broker, None if it is secret."""
+    """Limits of the brokers compared with the settings; `config` is that of one broker, None if it is not readable."""
     subject = "kafka limits"
     if config is None:
         yield Finding(
@@ -53,7 +53,7 @@ def check_limits(kafka: KafkaSettings, config: Mapping[str, str] | None) -> Iter
                 Severity.WARNING,
                 subject,
                 "Brokers should create no topics by themselves. Found auto.create.topics.enable=true: a misspelt name "
-                "becomes a topic that nobody writes to.",
+                "becomes a topic without a writer.",
             )
         )
     yield from findings or [approve(subject, "Session, transaction and offset times of the brokers suit the settings.")]

@@ -47,9 +47,10 @@ def find_unfit_features(bundle: Bundle, features: FeatureSet) -> Iterator[str]:
 
 
 def find_unknown_thresholds(settings: Settings, bundle: Bundle) -> Iterator[str]:
-    """Thresholds in the settings for tasks that the bundle does not have."""
+    """Thresholds in the settings for tasks that neither they nor the bundle have."""
+    declared = [task.name for task in settings.tasks]
     tasks = [task.name for task in bundle.manifest.tasks]
     for name in settings.thresholds:
-        if name not in tasks:
+        if name not in (*tasks, *declared):
             nearest = describe_nearest(name, tasks)
             yield f"`thresholds.{name}` should be of a task of the bundle: {', '.join(tasks)}. Found none{nearest}."

@@ -31,7 +31,11 @@ def check_topic_rights(settings: Settings, operations: Mapping[str, Iterable[str
     for kind, name in settings.topics.names_by_kind().items():
         allowed = set(operations.get(name, ()))
         needed = [*([] if kind in UNREAD_KINDS else ["READ"]), *(["WRITE"] if kind in WRITTEN_KINDS else [])]
-        if name in operations and "ALL" not in allowed and (denied := [one for one in needed if one not in allowed]):
+        if (
+            name in operations
+            and "ALL" not in allowed
+            and (denied := [operation for operation in needed if operation not in allowed])
+        ):
             missing[name] = denied
     command = ACL_COMMAND.format(servers=settings.kafka.bootstrap_servers)
     for name, denied in missing.items():
@@ -39,7 +43,7 @@ def check_topic_rights(settings: Settings, operations: Mapping[str, Iterable[str
             Severity.WARNING,
             name,
             f"A process that does it should be allowed {' and '.join(denied)}. Found it denied to this user.",
-            f"{command} {' '.join(f'--operation {one.title()}' for one in denied)} --topic {name}",
+            f"{command} {' '.join(f'--operation {operation.title()}' for operation in denied)} --topic {name}",
         )
     if operations and not missing:
         yield approve(

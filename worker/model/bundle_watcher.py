@@ -86,12 +86,12 @@ class BundleWatcher:
         self._reminder_due_s = now_s + REMINDER_S
         folder = self._folder.absolute()
         if not self._folder.is_dir():
-            found = f"`bundles` should be a folder that this process may read. Found none at {folder}."
+            reason = f"`bundles` should be a folder that this process may read. Found none at {folder}."
         elif not (self._folder / "current.json").exists():
-            found = f"{folder} should have a current bundle. Found none: `python -m export` publishes one."
+            reason = f"{folder} should have a current bundle. Found none: `python -m export` publishes one."
         else:
             return  # it is loading, or it was rejected, which the log says
-        log.warning("%s Until then rules and popular items answer, marked `degraded`.", found)
+        log.warning("%s Until then rules and popular items answer, marked `degraded`.", reason)
 
     def _poll_serving(self, wait: bool) -> Model | None:
         version = None

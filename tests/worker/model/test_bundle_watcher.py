@@ -309,7 +309,7 @@ def test_a_worker_without_a_bundle_says_at_once_and_each_minute_where_it_looks(
     now_s, folder = [100.0], tmp_path / "nowhere"
     watcher = BundleWatcher(folder=folder, features=FEATURES, clock_s=lambda: now_s[0])
     try:
-        # when the worker polls it for two minutes, and somebody makes it after one
+        # when the worker polls it for two minutes, and an operator makes it after one
         for second in range(121):
             now_s[0] = 100.0 + second
             if second == 59:
