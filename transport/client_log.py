@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contract.errors import BadConfig
+from contract.settings.servers import KafkaSettings
 
 T = TypeVar("T")
 WAIT_MIN_S: Final = 2.0
@@ -122,3 +123,8 @@ def create_client(kind: Callable[..., T], configuration: Mapping[str, Any]) -> T
             raise
         reason = error.args[0].str()
         raise BadConfig([f"`kafka.client` should have options that librdkafka takes. Found: {reason}"]) from error
+
+
+def check_options(kafka: KafkaSettings) -> None:
+    """Raise `BadConfig` for options that no client takes, before a thread of the process meets them."""
+    create_client(Producer, {**kafka.connection(), "log_level": 0, "error_cb": lambda error: None})

@@ -11,6 +11,7 @@ from contract.errors import StaleState, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.settings.reading import Settings
+from transport.client_log import check_options
 from transport.log_reader import TopicTailer
 from transport.records import TopicPartition
 from worker.assembly import assemble
@@ -61,6 +62,7 @@ class ScoreWorker:
     """Scores one lane's events until `stop` is set."""
 
     def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
+        check_options(settings.kafka)
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
         self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
         encoder = Encoder(features)

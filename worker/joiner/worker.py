@@ -8,6 +8,7 @@ from typing import Final
 
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from transport.client_log import check_options
 from transport.log_reader import TopicTailer
 from worker.doctor.examination import start_checks
 from worker.doctor.topic_checks import find_different_partitions
@@ -38,6 +39,7 @@ class JoinerWorker:
     """Joins until `stop` is set. Several such processes share the topics by partition number."""
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
+        check_options(settings.kafka)
         self._settings = settings
         self._stop = stop
         self._step_marker = StepMarker()
