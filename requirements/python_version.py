@@ -22,7 +22,7 @@ def explain(version, executable):
 
 
 if __name__ == "__main__":
-    problem = explain(tuple(sys.version_info), sys.executable)
+    problem = explain(sys.version_info[:3], sys.executable)
     if problem:
         sys.stderr.write(problem + "\n")
         sys.exit(2)
