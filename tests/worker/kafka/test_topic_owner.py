@@ -1,6 +1,7 @@
 """One shop writes a topic of answers: another group prefix is refused, also where both start at the same moment."""
 
 import threading
+from collections.abc import Mapping
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -9,6 +10,7 @@ from contract.errors import BadConfig, Unavailable
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka
 from tests.conftest import KafkaBroker
+from tests.polling import wait_until
 from transport.group_offsets import commit_offsets
 from transport.records import TopicPartition
 from worker.kafka import topic_owner
@@ -122,3 +124,27 @@ def test_a_lock_that_cannot_be_reached_is_tried_again_by_the_caller(monkeypatch:
     monkeypatch.setattr(topic_owner, "fetch_owner", fail)
     with pytest.raises(Unavailable):
         claim(KafkaSettings(), "shop.decisions")
+
+
+def test_a_claim_is_committed_again_while_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a claim, which the broker would drop after some days
+    kafka = KafkaSettings(group_prefix="north")
+    renewed = list[tuple[str, Mapping[TopicPartition, str]]]()
+
+    def note(
+        kafka: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int], metadata: Mapping[TopicPartition, str]
+    ) -> None:
+        renewed.append((group, metadata))
+
+    monkeypatch.setattr(topic_owner, "RENEW_S", 0.01)
+    monkeypatch.setattr(topic_owner, "fetch_owner", lambda kafka, topic: "north")
+    monkeypatch.setattr(topic_owner, "commit_offsets", note)
+    ownership = TopicOwnership(kafka=kafka, topics=["shop.scored"])
+    # when
+    ownership.claim()
+    try:
+        wait_until(lambda: len(renewed) > 1)
+    finally:
+        ownership.close()
+    # then
+    assert renewed[0] == ("shop.scored.owner", {TopicPartition("shop.scored", 0): "north"})
