@@ -61,3 +61,11 @@ def test_a_database_that_redis_does_not_have_ends_a_worker_with_a_sentence(
     assert done.returncode == 2, done.stderr
     assert "`redis.url` should name a database" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_cannot_be_written_ends_a_joiner_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_program("joiner", tmp_path, {"FEEDBACK__STORE": str(tmp_path / "file" / "rows")})
+    assert done.returncode == 2, done.stderr
+    assert "`feedback.store` should be a folder that this process may write to" in done.stderr
+    assert "Traceback" not in done.stderr

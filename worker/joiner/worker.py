@@ -4,8 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
+from contract.folders import check_writable
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from transport.client_log import check_options
@@ -40,6 +42,8 @@ class JoinerWorker:
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         check_options(settings.kafka)
+        if settings.feedback.store:
+            check_writable(Path(settings.feedback.store), "feedback.store")
         self._settings = settings
         self._stop = stop
         self._step_marker = StepMarker()
