@@ -22,7 +22,8 @@ ARGS ?=
 
 env: $(MADE)
 
-$(MADE): requirements/environment.py requirements/environment.txt requirements/torch.txt requirements/uv.txt
+$(MADE): requirements/environment.py requirements/python_version.py requirements/environment.txt requirements/torch.txt requirements/uv.txt
+	$(or $(wildcard $(PY)),$(PYTHON)) requirements/python_version.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(PY) requirements/environment.py

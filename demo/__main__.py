@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contract.errors import BadConfig, ShopstreamError
 from contract.logs import configure_logging
+from contract.programs import name_program
 from contract.settings.reading import read_settings
 from contract.settings.worker import LogSettings
 
@@ -56,7 +57,7 @@ def run_replay(args: argparse.Namespace) -> int:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments of a command; `run` is its function."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description="The whole system on one machine.")
+    parser = argparse.ArgumentParser(prog=name_program("demo"), description="The whole system on one machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser(
         "run", help="simulate a shop, train on its history, answer its live events, and train on the feedback"

@@ -20,7 +20,10 @@ from typing import Final
 from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.features.sources import describe_nearest
+from contract.folders import check_writable
 from contract.logs import configure_logging
+from contract.programs import name_program
 from contract.settings.reading import Settings, read_settings
 
 COMMANDS: Final = ("inspect", "verify", "rollback", "serve", "trial")
@@ -41,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadBundle, BadData) as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"Files should be readable, and folders that are written to writable. Found: {error}.", file=sys.stderr)
+        return 2
     return status
 
 
@@ -57,15 +63,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export",
+        prog=name_program("export"),
         usage="%(prog)s [-h] [COMMAND] ...",
         description="A trained model becomes a bundle. Without a COMMAND, a checkpoint is exported and published.",
     )
     folder = argparse.ArgumentParser(add_help=False)
     folder.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the settings' own")
-    commands = parser.add_subparsers(metavar="COMMAND", prog="python -m export")
+    commands = parser.add_subparsers(metavar="COMMAND", prog=name_program("export"))
 
-    export = commands.add_parser(EXPORT, parents=[folder], prog="python -m export", help="CHECKPOINT | --latest")
+    export = commands.add_parser(EXPORT, parents=[folder], prog=name_program("export"), help="CHECKPOINT | --latest")
     source = export.add_mutually_exclusive_group(required=True)
     source.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="a checkpoint file")
     source.add_argument("--latest", action="store_true", help="the newest checkpoint of the folder of bundles")
@@ -115,6 +121,8 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
     from model.checkpoint import find_latest, read_checkpoint
 
     started_s = time.monotonic()
+    check_source(args)
+    check_writable(args.bundles, "bundles")
     checkpoint = read_checkpoint(find_latest(args.bundles) if args.latest else args.checkpoint)
     result = export(
         checkpoint,
@@ -132,6 +140,16 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
     return 0
 
 
+def check_source(args: argparse.Namespace) -> None:
+    """Raise `BadConfig` where a word is neither a command nor a file."""
+    if args.checkpoint is not None and not args.checkpoint.is_file():
+        word = str(args.checkpoint)
+        nearest = describe_nearest(word, COMMANDS)
+        raise BadConfig(
+            [f"`export` should have a checkpoint file, or a command: {', '.join(COMMANDS)}. Found {word}{nearest}."]
+        )
+
+
 def run_inspect(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.bundle_report import print_bundle
     from export.releases import locate_bundle
@@ -143,11 +161,12 @@ def run_inspect(args: argparse.Namespace, settings: Settings, features: FeatureS
 def run_verify(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from contract.bundle import read_bundle
     from export.releases import explain_if_older, locate_bundle
-    from export.verification import verify
+    from export.verification import check_sources, verify
 
     folder, version = locate_bundle(args.bundles, args.bundle)
     bundle = read_bundle(folder, version)
     report = verify(bundle, features)
+    check_sources(bundle, features)
     worst = max(report.differences.values(), default=0.0)
     print(
         f"Bundle {version} is valid: {len(bundle.files)} files with the digests of the manifest, {report.features} "
@@ -161,6 +180,7 @@ def run_verify(args: argparse.Namespace, settings: Settings, features: FeatureSe
 def run_rollback(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.releases import rollback
 
+    check_writable(args.bundles, "bundles")
     print(f"Rolled back to {rollback(args.bundles)}.")
     return 0
 
@@ -168,6 +188,7 @@ def run_rollback(args: argparse.Namespace, settings: Settings, features: Feature
 def run_serve(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.releases import serve
 
+    check_writable(args.bundles, "bundles")
     previous = serve(args.bundles, args.version)
     print(f"{args.version} is the current bundle; the previous one was {previous or 'none'}.")
     return 0
@@ -177,6 +198,7 @@ def run_trial(args: argparse.Namespace, settings: Settings, features: FeatureSet
     from contract.experiment import end_trial
     from export.releases import start_trial
 
+    check_writable(args.bundles, "bundles")
     if args.end:
         ended = end_trial(args.bundles)
         print(f"The trial of {ended.version} has ended." if ended else "There was no trial.")

@@ -1,8 +1,8 @@
 """Verifies that a bundle may serve: everything that a worker checks, and more. Torch is not needed.
 
 A bundle that passes is complete; its graphs are self-contained and finite, have the version, tasks and features of the
-manifest, read features that are declared here in the same way, and reproduce torch's golden outputs. That features come
-from events, and not from columns of a table, is left to the worker: a bundle of a table's network is valid.
+manifest, read features that are declared here in the same way, and reproduce torch's golden outputs. A bundle of a
+table's network is valid, but no worker serves it: `check_sources` tells the two apart.
 """
 
 import io
@@ -68,6 +68,16 @@ def check_features(bundle: Bundle, features: FeatureSet) -> FeatureSet:
             problem = "another meaning" if name in features.digests else "none of that name"
             raise BadBundle(f"Feature `{name}` should be declared as it was in training. Found {problem}.")
     return FeatureSet([feature for feature in features.features if feature.name in needed])
+
+
+def check_sources(bundle: Bundle, features: FeatureSet) -> None:
+    """Raises `BadBundle` if a feature is a column of a table: no event has it, so every worker refuses the bundle."""
+    needed = bundle.manifest.features
+    if columns := [f.name for f in features.features if f.name in needed and f.column is not None]:
+        raise BadBundle(
+            f"Bundle {bundle.version} should need features of events alone to be served by workers. "
+            f"Found columns of a table: {', '.join(columns)}."
+        )
 
 
 def check_metadata(bundle: Bundle, graph: str) -> None:

@@ -21,6 +21,7 @@ from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.logs import configure_logging
+from contract.programs import name_program
 from contract.settings.reading import read_settings
 from contract.shutdown import Shutdown
 
@@ -65,13 +66,16 @@ def run_reporting_errors(args: argparse.Namespace, shutdown: Shutdown) -> int:
     except (BadBundle, BadData, Unavailable) as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"Files should be readable, and folders that are written to writable. Found: {error}.", file=sys.stderr)
+        return 2
     return status
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments, with `run` of the command's module, which is imported alone: torch takes seconds to load."""
     words = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m training", description="Examples in, model out.")
+    parser = argparse.ArgumentParser(prog=name_program("training"), description="Examples in, model out.")
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary)

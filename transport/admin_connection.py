@@ -1,6 +1,5 @@
 """An admin client that is replaced once it gets no answer."""
 
-import logging
 import threading
 import time
 from collections import deque
@@ -12,8 +11,8 @@ from confluent_kafka.admin import AdminClient
 
 from contract.settings.servers import KafkaSettings
 from transport.client_errors import translate_errors
+from transport.client_log import create_client
 
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 KEEP_S: Final = 60.0  # longer than any request waits
 FORMER_CLIENTS_MAX: Final = 24  # of the process; each has a few threads
 
@@ -76,4 +75,4 @@ class AdminConnection:
             self._client = self._connect()
 
     def _connect(self) -> AdminClient:
-        return AdminClient(self._configuration, logger=client_log)
+        return create_client(AdminClient, self._configuration)

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from contract.settings.servers import KafkaSettings
 from transport.client_errors import translate_errors
 from transport.log_consumer import create_consumer
-from transport.records import TopicPartition
+from transport.records import NO_METADATA, TopicPartition
 
 TIMEOUT_S: Final = 10.0
 COORDINATOR_POLL_S: Final = 0.1
@@ -23,12 +23,21 @@ COORDINATOR_CHANGES: Final = (
 )
 
 
-def commit_offsets(kafka: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-    """Commit these offsets under a group without members; returns once the broker has them. Raises `Unavailable`.
+def commit_offsets(
+    kafka: KafkaSettings,
+    group: str,
+    offsets: Mapping[TopicPartition, int],
+    metadata: Mapping[TopicPartition, str] = NO_METADATA,
+) -> None:
+    """Commit these offsets, some with metadata, under a group without members. Raises `Unavailable`.
 
-    The client lives for this call only: one of a group asks for its coordinator as long as it exists.
+    It returns once the broker has them. The client lives for this call only: one of a group asks for its coordinator as
+    long as it exists.
     """
-    requested = [KafkaPartition(*partition, offset) for partition, offset in offsets.items()]
+    requested = [
+        KafkaPartition(*partition, offset, metadata=metadata.get(partition, ""))
+        for partition, offset in offsets.items()
+    ]
     if not requested:
         return
     with closing(create_consumer(kafka, {"group.id": group})) as consumer, translate_errors("store committed offsets"):

@@ -12,11 +12,11 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from contract.errors import LostLog
 from contract.settings.servers import KafkaSettings
 from transport.client_errors import translate_errors
+from transport.client_log import create_client
 from transport.headers import decode_headers
 from transport.records import OffsetRange, Record, TopicPartition, as_bytes
 
 log = logging.getLogger(__name__)
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 LEADER_POLL_S: Final = 0.1
 # A partition of a topic that was just created, or whose broker went away, has no leader for a moment.
@@ -73,7 +73,7 @@ def create_consumer(kafka: KafkaSettings, overrides: Mapping[str, Any] | None = 
         "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
         **(overrides or {}),
     }
-    return Consumer(configuration, logger=client_log)
+    return create_client(Consumer, configuration)
 
 
 def fetch_offset_range(consumer: Consumer, partition: TopicPartition) -> OffsetRange:

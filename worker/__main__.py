@@ -13,6 +13,7 @@ from contract.errors import BadConfig, ShopstreamError
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
 from contract.profiles.record import FAMILIES
+from contract.programs import name_program
 from contract.settings.reading import Settings, read_settings
 from contract.shutdown import Shutdown
 from worker.records.lanes import LANES
@@ -73,7 +74,8 @@ def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet,
         case "doctor":
             from worker.doctor.examination import run_doctor
 
-            return run_doctor(settings, as_json=arguments.json)
+            lanes = {name: lane.kinds for name, lane in LANES.items()}
+            return run_doctor(settings, features, lanes, as_json=arguments.json)
         case "map":
             from worker.mapping.trial import try_map
 
@@ -121,7 +123,7 @@ def run_score_worker(
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog=name_program("worker"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="answer the events of one lane")
     score.add_argument("--lane", choices=sorted(LANES), required=True)
@@ -129,7 +131,7 @@ def parse() -> argparse.Namespace:
     commands.add_parser("feedback", help="join scored rows with the events that label them into training examples")
     topics = commands.add_parser("topics", help="create the topics that do not exist yet")
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
-    doctor = commands.add_parser("doctor", help="check topics and Redis; status 1 if there is an error")
+    doctor = commands.add_parser("doctor", help="check servers, rights and bundle; status 1 if there is an error")
     doctor.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     add_map(commands)
     sources = commands.add_parser("features", help="list every source that a feature can read")

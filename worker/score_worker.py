@@ -11,6 +11,7 @@ from contract.errors import StaleState, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.settings.reading import Settings
+from transport.client_log import check_options
 from transport.log_reader import TopicTailer
 from transport.record_reader import open_record_reader
 from transport.records import TopicPartition
@@ -18,6 +19,7 @@ from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
 from worker.doctor.examination import start_checks
+from worker.kafka.topic_owner import TopicOwnership
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels
 from worker.ops import metrics
@@ -48,10 +50,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def list_answer_kinds(handlers: LaneHandlers) -> list[str]:
+    """The kinds of topics that only one shop may write."""
+    return [*(kind.topic for kind in handlers.answer_kinds if kind.topic), "scored"]
+
+
 def list_written_kinds(lane: Lane, handlers: LaneHandlers) -> list[str]:
     """The kinds of topics that a lane writes."""
     confirmations = ["erased"] if lane.confirmed_kinds else []
-    return [*(kind.topic for kind in handlers.answer_kinds if kind.topic), "scored", "dead_letters", *confirmations]
+    return [*list_answer_kinds(handlers), "dead_letters", *confirmations]
 
 
 def count_absent(attribute: str, reason: str, events: int) -> None:
@@ -62,6 +69,7 @@ class ScoreWorker:
     """Scores one lane's events until `stop` is set."""
 
     def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
+        check_options(settings.kafka)
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
         self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
         encoder = Encoder(features, count_absent)
@@ -89,6 +97,9 @@ class ScoreWorker:
             group_topics=self._event_topics.names_of(self._lane.kinds),
             followed_topics=settings.topics.names_of(FOLLOWED_KINDS) | self._event_topics.name_added(FOLLOWED_KINDS),
             progress=self._progress,
+        )
+        self._ownership = TopicOwnership(
+            kafka=settings.kafka, topics=settings.topics.names_of(list_answer_kinds(handlers)).values()
         )
         self._has_started = False
         self._remedy = GroupRemedy(self._watchdog)
@@ -118,6 +129,7 @@ class ScoreWorker:
         except StopRequested as stopped:
             log.info("Stopping before the batch in flight was committed; it will be read again. %s", stopped)
         finally:
+            self._ownership.close()
             self._products.close()
             self._bundle_watcher.close()
             self._worker.close()
@@ -129,6 +141,7 @@ class ScoreWorker:
         retry = self._worker.retry
         client = self._worker.stores.profiles.client
         retry.call("redis", client.check)
+        retry.call("kafka", self._ownership.claim)
         retry.call("redis", lambda: report_changed_settings(client, self._settings))
         self._worker.load_erasures()
         retry.call("kafka", self._products.open)

@@ -4,7 +4,7 @@
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Any, Final, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -116,9 +116,9 @@ def find_attribute_names(source: str) -> Iterator[str]:
         yield f"{'item' if prefix == 'item' else 'event'}.attributes.{name}"
 
 
-def describe_nearest(name: str, known: list[str]) -> str:
+def describe_nearest(name: str, known: Iterable[str]) -> str:
     """`; the nearest is NAME` if one of the known names is similar, else nothing."""
-    nearest = difflib.get_close_matches(name, known, 1, NEAREST_SHARE)
+    nearest = difflib.get_close_matches(name, list(known), 1, NEAREST_SHARE)
     return f"; the nearest is `{nearest[0]}`" if nearest else ""
 
 

@@ -3,11 +3,12 @@
 Every value can also come from the environment as `SHOPSTREAM_SECTION__NAME` (addresses and secrets belong there),
 which takes precedence over the file. `SHOPSTREAM_CONFIG` names the file, by default `shop.toml`.
 
-All errors are reported at once, as `BadConfig`: wrong values in the order of the sections, then unknown sections, then
-mistakes between values, then those of the features file. Mistakes between the values of `[topics]` or `[lists]` are
-looked for if each value is valid. A file or a variable that cannot be parsed is reported alone. Of `training.balance`
-only the type is checked here: a method may be any class of TorchJD, which score workers do not install, so the training
-commands check its name (`training.trainer.config`).
+All errors are reported at once, as `BadConfig`: variables that set nothing, wrong values in the order of the sections,
+then unknown sections, then mistakes between values, then those of the features file. Mistakes between the values of
+`[topics]` or `[lists]` are looked for if each value is valid. A file or a variable that cannot be parsed is reported
+alone. A relative path is relative to the folder of the file, wherever it is set. Of `training.balance` only the type is
+checked here: a method may be any class of TorchJD, which score workers do not install, so the training commands check
+its name (`training.trainer.config`).
 """
 
 import os
@@ -38,6 +39,7 @@ from contract.settings.entities import EntitySettings, declare_entities, find_en
 from contract.settings.intake import IntakeSettings
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
+from contract.settings.names import find_unknown_variables
 from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings
 from contract.settings.tasks import Probability, ThresholdAction, list_task_names, read_tasks
 from contract.settings.training import TrainingConfig
@@ -130,8 +132,13 @@ def config_path() -> Path:
 def read_settings() -> tuple[Settings, FeatureSet]:
     """The settings and the features that they name; raises `BadConfig` with every error of both."""
     if not config_path().is_file():
-        raise BadConfig([f"The configuration should be a file. Found none at {config_path()}."])
-    errors: list[str] = []
+        raise BadConfig(
+            [
+                f"The configuration should be a file. Found none at {config_path()}. SHOPSTREAM_CONFIG names another "
+                "one; `shopstream init` writes a first one."
+            ]
+        )
+    errors = list(find_unknown_variables(Settings, os.environ))
     try:
         settings = Settings()
         task_names = [task.name for task in settings.tasks]
@@ -143,6 +150,7 @@ def read_settings() -> tuple[Settings, FeatureSet]:
         raise BadConfig([f"{config_path()} should be TOML. Found: {error}"]) from error
     except SettingsError as error:
         raise BadConfig([f"The environment should hold values of the settings' types. Found: {error}."]) from error
+    settings = resolve_paths(settings, config_path().parent)
     errors += find_mistakes(settings, task_names)
     try:
         features = read_features(settings.features, declare_entities(settings.entities, settings.intake))
@@ -153,6 +161,15 @@ def read_settings() -> tuple[Settings, FeatureSet]:
     if errors:
         raise BadConfig(errors)
     return settings, features
+
+
+def resolve_paths(settings: Settings, folder: Path) -> Settings:
+    """The settings with every path that is relative to `folder` as the process finds it."""
+    feedback = settings.feedback
+    if feedback.store:
+        feedback = feedback.model_copy(update={"store": str(folder / feedback.store)})
+    paths = {"bundles": folder / settings.bundles, "features": folder / settings.features}
+    return settings.model_copy(update={**paths, "feedback": feedback})
 
 
 def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
@@ -186,12 +203,18 @@ def describe_error(details: ErrorDetails, root: type, prefix: str, task_names: S
     if len(location) > 1 and location[0] == "tasks" and (task := task_names[int(location[1])]):
         name += f" of task `{task}`"
     if details["type"] == "extra_forbidden":
-        accepted = ", ".join(list_accepted_names(root, location[:-1]))
-        return f"{name} should be one of the settings {accepted}. Found none of that name."
+        accepted = list(list_accepted_names(root, location[:-1]))
+        nearest = describe_nearest(str(location[-1]), accepted)
+        return f"{name} should be one of the settings {', '.join(accepted)}. Found none of that name{nearest}."
     if details["type"] == "missing":
         return f"{name} should be given. Found {details['input']!r}."
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{name} {message}. Found {details['input']!r}."
+    return f"{name} {message}. Found {hide_password(details['input'])!r}."
+
+
+def hide_password(value: object) -> object:
+    """A value as it may be printed: an address without the user and password in it."""
+    return value.rpartition("@")[2] if isinstance(value, str) else value
 
 
 def list_accepted_names(root: Any, location: tuple[int | str, ...]) -> Iterator[str]:
@@ -250,10 +273,13 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
         yield f"Tasks should have names of their own. Found {task_names}."
     yield from find_map_mistakes(settings)
     declared = ", ".join(dict.fromkeys(task_names))
-    for name in settings.thresholds:
+    for name, by_action in settings.thresholds.items():
         if task_names and name not in task_names:
-            nearest = describe_nearest(name, list(task_names))
+            nearest = describe_nearest(name, task_names)
             yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name{nearest}."
+        review, decline = by_action.get("review", 0.0), by_action.get("decline", 1.0)
+        if review > decline:
+            yield f"`thresholds.{name}.review` should be no more than its `decline`, {decline:g}. Found {review:g}."
     yield from find_entity_mistakes(settings.entities)
 
 

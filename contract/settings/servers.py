@@ -1,23 +1,32 @@
 """[kafka], [redis], [registry], [topics]: the servers, and the names of what is on them."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from contract.events import KINDS
 from contract.settings.section import Positive, Section
 
+DEFAULT_TOPIC_PREFIX: Final = "shop."
+NO_TOPICS: Final = ("prefix", "partitions")  # settings of topics that name none
+REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+
 
 class KafkaSettings(Section):
-    """The brokers. `client`: librdkafka's own settings, passed through unchanged (TLS, SASL, ...)."""
+    """The brokers. `client`: librdkafka's own settings, passed through unchanged (TLS, SASL, ...).
+
+    `former_group_prefix`: the one under which this shop wrote its answers before; their topics are taken over.
+    """
 
     bootstrap_servers: str = "localhost:9092"
     client: dict[str, str | int | float | bool] = Field(default={})
     transactions: bool = True
     topic_ids: bool = True  # off for brokers that do not report them (librdkafka's mock cluster)
     session_timeout_ms: Positive = 45_000
-    group_prefix: str = "shopstream"
+    group_prefix: Annotated[str, Field(min_length=1)] = "shopstream"
+    former_group_prefix: str = ""
 
     def group(self, lane: str) -> str:
         """The consumer group of a lane's workers."""
@@ -46,6 +55,26 @@ class RedisSettings(Section):
     prefix: str = "shop:"
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
 
+    @field_validator("url", "cache_url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_redis_url(value)
+        return value
+
+
+def check_redis_url(url: str) -> None:
+    """Raise `ValueError` unless a client can be made of this address; the address is not in the message."""
+    try:
+        parts = urlsplit(url)
+        port, database = parts.port, parts.path.strip("/")
+    except ValueError as error:
+        raise ValueError(f"should be an address as redis://HOST:PORT/DATABASE ({error})") from error
+    if parts.scheme not in REDIS_SCHEMES or "://" not in url:
+        raise ValueError("should begin with redis://, rediss:// or unix://")
+    if parts.scheme != "unix" and (port == 0 or (database and not database.isdigit())):
+        raise ValueError("should be an address as redis://HOST:PORT/DATABASE with numbers for the last two")
+
 
 class RegistrySettings(Section):
     """A schema registry, whose framing records may begin with; without `url` none is asked.
@@ -58,8 +87,12 @@ class RegistrySettings(Section):
 
 
 class TopicSettings(Section):
-    """The names of the topics, by the kind of event or answer; `partitions`: of topics that the worker creates."""
+    """The names of the topics, by the kind of event or answer.
 
+    A topic that is not named has the name of its kind behind `prefix`. `partitions`: of topics that the worker creates.
+    """
+
+    prefix: str = DEFAULT_TOPIC_PREFIX
     clicks: str = "shop.clicks"
     impressions: str = "shop.impressions"
     orders: str = "shop.orders"
@@ -78,6 +111,18 @@ class TopicSettings(Section):
     dead_letters: str = "shop.dead-letters"
     partitions: Positive = 4
 
+    @model_validator(mode="before")
+    @classmethod
+    def _put_prefix(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(prefix := values.get("prefix"), str):
+            return values
+        names = {
+            kind: prefix + str(field.default).removeprefix(DEFAULT_TOPIC_PREFIX)
+            for kind, field in cls.model_fields.items()
+            if kind not in NO_TOPICS
+        }
+        return names | values
+
     def topic_name(self, kind: str) -> str:
         return str(getattr(self, kind))
 
@@ -87,7 +132,7 @@ class TopicSettings(Section):
 
     def names_by_kind(self) -> dict[str, str]:
         """Kind -> name of its topic, for all topics."""
-        return {kind: getattr(self, kind) for kind in type(self).model_fields if kind != "partitions"}
+        return {kind: getattr(self, kind) for kind in type(self).model_fields if kind not in NO_TOPICS}
 
     def kinds_by_topic(self) -> dict[str, str]:
         """Topic name -> kind of event, for the topics that are read."""

@@ -87,6 +87,7 @@ class RunEnvironment:
             **{name: str(value) for name, value in topics.items()},
             **CHECKOUT_VARIABLES,
             "SHOPSTREAM_BUNDLES": str(self.bundles),
+            "SHOPSTREAM_FEEDBACK__STORE": str(self.folder / f"{self.prefix}joiner-rows"),
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap,
             "SHOPSTREAM_KAFKA__GROUP_PREFIX": self.kafka_settings.group_prefix,
             "SHOPSTREAM_KAFKA__TRANSACTIONS": str(self.transactions).lower(),

@@ -33,6 +33,15 @@ def test_an_alert_uses_metrics_and_labels_that_exist(alert: dict[str, Any]) -> N
     assert set(re.findall(r"\$labels\.(\w+)", str(alert["annotations"]))) <= labels
 
 
+def test_a_service_without_a_target_raises_an_alert() -> None:
+    (expression,) = (alert["expr"] for alert in ALERTS if alert["alert"] == "ShopstreamProcessAbsent")
+    scraped = yaml.safe_load((PATH.parent / "prometheus.yml").read_text())["scrape_configs"][0]
+    services = {name for discovery in scraped["dns_sd_configs"] for name in discovery["names"]}
+
+    # the monitor runs only where a model learns
+    assert set(re.findall(r'absent\(up\{job="shopstream", service="(\w+)"\}\)', expression)) == services - {"monitor"}
+
+
 @pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
 def test_the_starter_alerts_document_its_expression_and_duration(alert: dict[str, Any]) -> None:
     (table,) = METRICS.tables("Starter alerts")
@@ -48,5 +57,6 @@ def test_pages_name_only_alerts_that_exist_and_operations_all_of_the_monitor() -
         NAMES
     )
     documented = set(pattern.findall(OPERATIONS.section("Model monitoring")))
-    of_workers = {"ShopstreamProcessDown", "ShopstreamBlocked", "ShopstreamOpenTransaction"}
+    of_workers = {"ShopstreamProcessDown", "ShopstreamProcessAbsent", "ShopstreamDegraded"}
+    of_workers |= {"ShopstreamBlocked", "ShopstreamOpenTransaction"}
     assert documented == set(NAMES) - of_workers - {"ShopstreamLearnerFrozen"}

@@ -13,6 +13,7 @@ import torch
 from contract.bundle import current_version
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
+from contract.folders import check_writable
 from contract.profiles.erasures import Erasures
 from contract.settings.model import ModelConfig
 from contract.settings.reading import Settings
@@ -68,6 +69,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Train a network on Parquet files of examples and write it as a checkpoint."""
     started_s, bundles = time.monotonic(), args.bundles or settings.bundles
     model_config, config = read_configs(settings, features, {"epochs": args.epochs, "seed": args.seed})
+    check_before_work(args, bundles)
     torch.set_num_threads(config.threads)
     process_group = join_process_group(config.device)
     erasures = process_group.broadcast(lambda: read_erasures(args, settings))
@@ -99,6 +101,16 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         seconds=round(time.monotonic() - started_s, 2),
     )
     return 0
+
+
+def check_before_work(args: Namespace, bundles: Path) -> None:
+    """Raise `BadConfig` or `BadData` for folders and files that would end the command after hours of training."""
+    check_writable(bundles / "checkpoints", "bundles")
+    for option, path in (("--resume", args.resume), ("--log", args.log)):
+        if path is not None:
+            check_writable(path.parent, option)
+    for path in find_files(args.data):
+        count_rows(path)
 
 
 def fit_with_progress(

@@ -14,6 +14,7 @@ import torch
 from contract.bundle import replace_durably
 from contract.errors import BadBundle, BadData, Unavailable
 from contract.features.declaration import FeatureSet
+from contract.folders import check_writable
 from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
 from export.releases import require_current
@@ -56,6 +57,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     check_balance(config)
     if args.thaw:
         return thaw(bundles)
+    check_writable(bundles, "bundles")
     torch.set_num_threads(config.threads)
     with learner_lock(bundles):
         if removed := clean_up(bundles):

@@ -4,7 +4,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
-from contract.errors import BadConfig
+from contract.ports import serve_on_free_port
 from training.trainer.evaluation import Evaluation
 
 REGISTRY: Final = CollectorRegistry()
@@ -38,13 +38,12 @@ DRIFT_ALARMS: Final = create_counter("drift_alarms_total", "Drift alarms, by kin
 
 
 class MetricsServer:
-    """Serves the metrics over HTTP (port 0: any free one) until closed; raises `BadConfig` if the port is in use."""
+    """Serves the metrics over HTTP on `port`, or the next free one, until closed (0: any); raises `BadConfig`."""
 
     def __init__(self, *, port: int) -> None:
-        try:
-            self._server, self._thread = start_http_server(port, registry=REGISTRY)
-        except OSError as error:
-            raise BadConfig([f"`watch.http_port` should be free. Found {port}: {error}."]) from error
+        self._server, self._thread = serve_on_free_port(
+            "watch.http_port", port, lambda number: start_http_server(number, registry=REGISTRY)
+        )
         self.port = self._server.server_port
 
     def close(self) -> None:

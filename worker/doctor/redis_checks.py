@@ -4,11 +4,37 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from worker.doctor.topic_checks import Finding, Severity
+from worker.doctor.finding import Finding, Severity, approve
 from worker.redis.client import PermissionDenied, RedisClient
 
 VERSION_MIN: Final = (7, 0)  # `SET ... NX GET`
 CLOCK_DIFFERENCE_S_MAX: Final = 5.0
+MEMORY_SHARE_MAX: Final = 0.8
+
+
+def check_rights(client: RedisClient, prefix: str) -> Finding:
+    """The verdict on the rights of the user, each tried on a key that does not exist and is not created."""
+    subject, key = f"redis {client.name}", f"{prefix}doctor"
+    try:
+        client.pipeline(
+            [
+                ("HGETALL", key),
+                ("SET", key, "1", "XX", "EX", "1"),
+                ("HDEL", key, "1"),
+                ("ZREM", key, "1"),
+                ("UNLINK", key),
+            ]
+        )
+        client.run_script("return redis.call('EXISTS', KEYS[1])", [([key], [])])
+        client.servers()[0].pipeline([("SCAN", "0", "COUNT", "1")])
+    except PermissionDenied as error:
+        return Finding(
+            Severity.ERROR,
+            subject,
+            f"The user should be allowed what workers do with keys that begin with {prefix}. Found: {error}",
+            f"redis-cli ACL SETUSER NAME +@all -@admin '~{prefix}*'",
+        )
+    return approve(subject, f"This user may read and write keys that begin with {prefix}.")
 
 
 def check_redis(client: RedisClient) -> Iterator[Finding]:
@@ -21,7 +47,9 @@ def check_redis(client: RedisClient) -> Iterator[Finding]:
         except PermissionDenied as error:
             yield Finding(Severity.WARNING, subject, f"The user should be allowed INFO and TIME. Found: {error}")
             continue
-        yield from check_info(subject, parse_info(info), int(seconds) + int(microseconds) / 1e6 - time.time())
+        fields = parse_info(info)
+        yield from check_memory(subject, fields)
+        yield from check_info(subject, fields, int(seconds) + int(microseconds) / 1e6 - time.time())
 
 
 def check_info(subject: str, info: dict[str, str], ahead_s: float) -> Iterator[Finding]:
@@ -41,6 +69,19 @@ def check_info(subject: str, info: dict[str, str], ahead_s: float) -> Iterator[F
             Severity.WARNING,
             subject,
             f"The clocks of Redis and of this machine should agree. Found a difference of {ahead_s:+.1f} s.",
+        )
+
+
+def check_memory(subject: str, info: dict[str, str]) -> Iterator[Finding]:
+    """Whether a server comes near its limit of memory, or near the memory of its machine if it has none."""
+    used = int(info.get("used_memory", "0"))
+    limit = int(info.get("maxmemory", "0")) or int(info.get("total_system_memory", "0"))
+    if limit and used > MEMORY_SHARE_MAX * limit:
+        yield Finding(
+            Severity.WARNING,
+            subject,
+            f"Redis should use at most {MEMORY_SHARE_MAX:.0%} of its memory: a full one takes no answers. "
+            f"Found {used / 2**20:.0f} of {limit / 2**20:.0f} MiB.",
         )
 
 

@@ -1,10 +1,10 @@
 """What is wrong with the topics of a shop, from their description. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from contract.settings.reading import Settings
+from worker.doctor.finding import Finding, Severity, approve
 from worker.kafka.admin import TopicSetup
 
 DAY_MS: Final = 86_400_000
@@ -15,22 +15,6 @@ FOLDED_KINDS: Final = ("orders", "reviews", "judgements", "clicks", "impressions
 READ_KINDS: Final = (*FOLDED_KINDS, "labels", "products", "erasures")
 COMPACTION_LAG_MS: Final = 7 * DAY_MS  # longer than a lane is down: until then a worker copies what compaction removes
 FOLDED_MS: Final = DAY_MS  # a worker may be down this long
-
-
-class Severity(StrEnum):
-    """`error`: data are lost or something cannot work; `warning`: that may become so."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-class Finding(NamedTuple):
-    """One mistake: what it concerns, what should hold and what was found, and the command that mends it, if any."""
-
-    severity: Severity
-    subject: str
-    text: str
-    command: str = ""
 
 
 class TopicChecks:
@@ -62,6 +46,16 @@ class TopicChecks:
         findings += self._check_dead_letters()
         findings += self._check_ids(present)
         return findings
+
+    def approve(self, findings: Iterable[Finding]) -> Iterator[Finding]:
+        """A verdict on each topic that exists and has none of these findings."""
+        subjects = {finding.subject for finding in findings}
+        for kind, state in self._states.items():
+            if (name := self._names[kind]) not in subjects:
+                config = state.config or {}
+                kept = f", kept for {config['retention.ms']} ms" if "delete" in config.get("cleanup.policy", "") else ""
+                times = config.get("message.timestamp.type", "times that are not known")
+                yield approve(name, f"{state.partitions} partitions, {state.replicas} copies, {times}{kept}.")
 
     def _describe_missing(self, kind: str) -> Finding:
         name = self._names[kind]

@@ -4,10 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
+from contract.folders import check_writable
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from transport.client_log import check_options
 from transport.log_reader import TopicTailer
 from worker.doctor.examination import start_checks
 from worker.doctor.topic_checks import find_different_partitions
@@ -21,6 +24,7 @@ from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
+from worker.kafka.topic_owner import TopicOwnership
 from worker.ops.health import HealthServer
 from worker.ops.retry import Retry, StopRequested
 from worker.ops.steps import StepMarker
@@ -31,13 +35,17 @@ from worker.records.intake import make_event_readers
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
-NEEDED_KINDS: Final = (*KINDS, "erasures", "feedback", "judgements")
+WRITTEN_KINDS: Final = ("feedback", "judgements")
+NEEDED_KINDS: Final = (*KINDS, "erasures", *WRITTEN_KINDS)
 
 
 class JoinerWorker:
     """Joins until `stop` is set. Several such processes share the topics by partition number."""
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
+        check_options(settings.kafka)
+        if settings.feedback.store:
+            check_writable(Path(settings.feedback.store), "feedback.store")
         self._settings = settings
         self._stop = stop
         event_topics = settings.event_topics()
@@ -53,6 +61,7 @@ class JoinerWorker:
             progress=self._progress,
             check_topics=self._explain_different_partitions,
         )
+        self._ownership = TopicOwnership(kafka=settings.kafka, topics=settings.topics.names_of(WRITTEN_KINDS).values())
         self._not_ready_reason: str | None = "The joiner has no partitions yet."
 
     def run(self) -> None:
@@ -65,6 +74,7 @@ class JoinerWorker:
         self._watchdog.start()
         start_checks(self._settings, NEEDED_KINDS, uses_redis=False)
         try:
+            Retry(self._stop).call("kafka", self._ownership.claim)
             pipeline = self._open_pipeline()
             try:
                 self._run_loop(pipeline)
@@ -73,6 +83,7 @@ class JoinerWorker:
         except StopRequested as stopped:
             log.info("Joiner stopped before the current batch was committed; it will be read again. %s", stopped)
         finally:
+            self._ownership.close()
             self._watchdog.close()
             health.close()
 

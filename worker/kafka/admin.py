@@ -77,6 +77,46 @@ class KafkaAdmin:
         with self._connection.request("name its brokers") as client:
             return len(client.list_topics(timeout=TIMEOUT_S).brokers)
 
+    def list_brokers(self) -> dict[int, tuple[str, int]]:
+        """The address that each broker advertises, by its id; raises `Unavailable`."""
+        with self._connection.request("name its brokers") as client:
+            brokers = client.list_topics(timeout=TIMEOUT_S).brokers
+        return {ident: (broker.host, broker.port) for ident, broker in brokers.items()}
+
+    def fetch_broker_config(self) -> dict[str, str] | None:
+        """The settings of one broker; None if the user may not read them. Raises `Unavailable`."""
+        brokers = self.list_brokers()
+        with self._connection.request("return the settings of a broker") as client:
+            resource = ConfigResource(ResourceType.BROKER, str(min(brokers)))
+            (reply,) = client.describe_configs([resource], request_timeout=TIMEOUT_S).values()
+            try:
+                return {name: entry.value or "" for name, entry in reply.result().items()}
+            except KafkaException as error:
+                if error.args[0].code() not in (*DENIED, *UNSUPPORTED):
+                    raise
+                return None
+
+    def fetch_operations(self, topics: Iterable[str]) -> dict[str, set[str]]:
+        """What this user may do with each topic that exists, as names of operations; none from brokers that do not say.
+
+        Raises `Unavailable`.
+        """
+        with self._connection.request(DESCRIBE) as client:
+            try:
+                futures = client.describe_topics(
+                    TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=TIMEOUT_S
+                )
+                descriptions = {topic: future.result() for topic, future in futures.items() if self._exists(future)}
+            except KafkaException as error:
+                if error.args[0].code() not in UNSUPPORTED:
+                    raise
+                return {}
+        return {
+            topic: {operation.name for operation in description.authorized_operations}
+            for topic, description in descriptions.items()
+            if description.authorized_operations
+        }
+
     def describe_topics(self, topics: Iterable[str]) -> dict[str, TopicSetup]:
         """Each of these topics that exists; raises `Unavailable`."""
         names = list(topics)

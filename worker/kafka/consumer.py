@@ -12,9 +12,10 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.client_log import create_client
 from transport.headers import decode_headers
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
-from worker.kafka.consumer_client import build_configuration, close_client, create_client
+from worker.kafka.consumer_client import build_configuration, close_client
 from worker.kafka.instance_name import InstanceName
 from worker.ops import metrics
 
@@ -81,7 +82,7 @@ class GroupConsumer:
         self._configuration = build_configuration(
             kafka, self._name, skips_gaps=skips_gaps, strategy=strategy, on_error=self._on_error
         )
-        self._consumer = create_client(self._configuration)
+        self._consumer = create_client(Consumer, self._configuration)
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
         """Join the group for these topics; one that is created later is subscribed to then."""
@@ -270,7 +271,7 @@ class GroupConsumer:
             self._forget(list(self.assignment))
         self._paused_by_caller.clear()
         self._paused_for_heartbeat.clear()
-        self._consumer = create_client(self._configuration)
+        self._consumer = create_client(Consumer, self._configuration)
         self._is_fenced, self._client_due_s = False, time.monotonic() + CLIENT_AWAY_S
         self._name.record_client()
         self._rejoin_due_s = time.monotonic() + self._rejoin_wait_s
@@ -367,7 +368,8 @@ class GroupConsumer:
         elif error.code() in AWAY:
             self._name.record_outage()
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.brokers_down:
-            log.warning("No Kafka broker answers, the client retries: %s", error.str())
+            servers = self._configuration["bootstrap.servers"]
+            log.warning("No Kafka broker of %s answers, the client retries: %s", servers, error.str())
             metrics.WAITING.labels("kafka").set(1)
             self.brokers_down, self._client_due_s = True, time.monotonic() + CLIENT_AWAY_S
 

@@ -1,6 +1,5 @@
 """The client of a group consumer: its configuration, and how it is closed."""
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ from contract.settings.servers import KafkaSettings
 from transport.records import TopicPartition
 from worker.kafka.instance_name import InstanceName
 
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 CLOSING_POLLS_MAX: Final = 1_000
 
 
@@ -40,10 +38,6 @@ def build_configuration(
         "error_cb": on_error,
         "log_level": 3,
     }
-
-
-def create_client(configuration: dict[str, Any]) -> Consumer:
-    return Consumer(configuration, logger=client_log)
 
 
 def close_client(client: Consumer, assignment: Iterable[TopicPartition]) -> None:

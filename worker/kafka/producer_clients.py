@@ -17,11 +17,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from contract.errors import ShopstreamError, Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.client_log import create_client
 from worker.kafka.record_limits import RecordLimits
 from worker.ops.retry import Retry
 
 log = logging.getLogger(__name__)
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 # A broker that is back answers well within this; if all are still away, new clients wait as the old ones did.
 STUCK_S: Final = 20.0
@@ -171,9 +171,9 @@ class ProducerClients:
     def _create(self, transactional_id: str | None) -> Producer:
         options = {**self._configuration, **self._limits.client_options()}
         if transactional_id is None:
-            return Producer(options, logger=client_log)
+            return create_client(Producer, options)
         while True:
-            client = Producer({**options, "transactional.id": transactional_id}, logger=client_log)
+            client = create_client(Producer, {**options, "transactional.id": transactional_id})
             try:
                 self._retry_limited(
                     client,

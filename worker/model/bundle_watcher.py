@@ -5,9 +5,11 @@ onnxruntime, hashing and unpacking release the GIL, so batches go on while a bun
 
 import ctypes
 import logging
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 from contract.bundle import current_version, read_bundle
 from contract.errors import BadBundle
@@ -19,6 +21,7 @@ from worker.ops import metrics
 
 log = logging.getLogger(__name__)
 BROKEN_POINTER = "a broken pointer"
+REMINDER_S: Final = 60.0  # between two warnings that no model answers
 
 
 class BundleWatcher:
@@ -27,8 +30,10 @@ class BundleWatcher:
     A thread loads bundles, one at a time, so that no batch waits for it.
     """
 
-    def __init__(self, *, folder: Path, features: FeatureSet) -> None:
+    def __init__(self, *, folder: Path, features: FeatureSet, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._clock_s = clock_s
+        self._reminder_due_s = -1.0
         self._features = features
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bundles")
         self._serving_loader = BundleLoader(self._load)
@@ -50,6 +55,8 @@ class BundleWatcher:
         `wait`: block until the bundles that the pointers name are loaded or rejected.
         """
         serving = self._poll_serving(wait) or self.active.serving
+        if serving is None:
+            self._remind_of_absence()
         active = ActiveModels(serving, self._poll_trial(serving, wait))
         if active == self.active:
             return None
@@ -71,6 +78,20 @@ class BundleWatcher:
     def close(self) -> None:
         """Wait for the bundle that is being loaded, and drop it."""
         self._executor.shutdown(cancel_futures=True)
+
+    def _remind_of_absence(self) -> None:
+        """Warn at once, and then once in `REMINDER_S`, that no bundle serves."""
+        if (now_s := self._clock_s()) < self._reminder_due_s:
+            return
+        self._reminder_due_s = now_s + REMINDER_S
+        folder = self._folder.absolute()
+        if not self._folder.is_dir():
+            reason = f"`bundles` should be a folder that this process may read. Found none at {folder}."
+        elif not (self._folder / "current.json").exists():
+            reason = f"{folder} should have a current bundle. Found none: `python -m export` publishes one."
+        else:
+            return  # it is loading, or it was rejected, which the log says
+        log.warning("%s Until then rules and popular items answer, marked `degraded`.", reason)
 
     def _poll_serving(self, wait: bool) -> Model | None:
         version = None

@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from contract.ports import serve_on_free_port
+
 Probe = Callable[[], str | None]  # None: healthy; otherwise what is wrong, as a sentence
 
 
 class HealthServer:
-    """Serves probes and metrics on `port` (0: any free one) until closed."""
+    """Serves probes and metrics on `port`, or the next free one, until closed (0: any); raises `BadConfig`."""
 
     def __init__(self, *, port: int, live: Probe, ready: Probe, metrics: Callable[[], bytes]) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -36,7 +38,9 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """No log: probes come every few seconds."""
 
-        self._server = ThreadingHTTPServer(("", port), Handler)
+        self._server = serve_on_free_port(
+            "worker.http_port", port, lambda number: ThreadingHTTPServer(("", number), Handler)
+        )
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)

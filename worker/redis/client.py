@@ -188,6 +188,10 @@ class RedisClient:
         except (*TRANSIENT_ERRORS, OSError, BrokenReply) as error:
             # A reset while reading comes from the socket as an OSError.
             raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
+        except redis.exceptions.NoPermissionError as error:
+            raise PermissionDenied(f"Redis {self.name} should permit a connection. Found: {error}") from error
+        except redis.ResponseError as error:  # to the first commands of a connection: others are among the replies
+            raise BadConfig([f"`redis.url` should name a database of Redis {self.name}. Found: {error}"]) from error
 
     def _exchange(self, commands: Commands) -> list[Any]:
         with self.connection() as connection:

@@ -63,10 +63,114 @@ def test_an_empty_file_gives_the_defaults(write: Write) -> None:
     assert (settings.model, settings.training, settings.watch) == (ModelConfig(), TrainingConfig(), MonitorConfig())
 
 
-def test_topic_names_by_kind_leave_the_number_of_partitions_out() -> None:
+def test_topic_names_by_kind_leave_prefix_and_number_of_partitions_out() -> None:
     names = TopicSettings(clicks="c", partitions=9).names_by_kind()
     assert names["clicks"] == "c"
-    assert names.keys() == TopicSettings.model_fields.keys() - {"partitions"}
+    assert names.keys() == TopicSettings.model_fields.keys() - {"prefix", "partitions"}
+
+
+def test_a_prefix_names_every_topic_that_has_no_name_of_its_own(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    write("[topics]\nprefix = 'north.'\norders = 'orders-v2'\n")
+    monkeypatch.setenv("SHOPSTREAM_TOPICS__CLICKS", "web.clicks")
+    # when
+    names = read_settings()[0].topics.names_by_kind()
+    # then
+    named = (names.pop("orders"), names.pop("clicks"))
+    assert named == ("orders-v2", "web.clicks")
+    assert names["dead_letters"] == "north.dead-letters"
+    assert all(name.startswith("north.") for name in names.values())
+
+
+def test_relative_paths_are_relative_to_the_file(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a file that another folder's process names
+    write("bundles = 'models'\n[feedback]\nstore = 'rows'\n")
+    (tmp_path / "features.toml").write_text("")
+    monkeypatch.delenv("SHOPSTREAM_FEATURES")
+    monkeypatch.chdir("/")
+    # when
+    settings, features = read_settings()
+    # then
+    assert (settings.bundles, settings.feedback.store) == (tmp_path / "models", str(tmp_path / "rows"))
+    assert not features.features
+
+
+def test_absolute_paths_and_an_absent_store_stay_as_they_are(write: Write, tmp_path: Path) -> None:
+    write("bundles = '/models'\n[feedback]\nstore = ''\n")
+    settings, _ = read_settings()
+    assert (settings.bundles, settings.feedback.store) == (Path("/models"), "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("SHOPSTREAM_REDIS_URL", "SHOPSTREAM_REDIS__URL"),
+        ("SHOPSTREAM_BUNDLE", "SHOPSTREAM_BUNDLES"),
+        ("SHOPSTREAM_WROKER__BATCH_MAX", "SHOPSTREAM_WORKER__BATCH_MAX"),
+        ("shopstream_kafka_bootstrap_servers", "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS"),
+        ("SHOPSTREAM_CONFIGURATION", "SHOPSTREAM_CONFIG"),
+        ("SHOPSTREAM_BUNDLES__FOLDER", "SHOPSTREAM_BUNDLES"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_refused_with_the_nearest_name(
+    write: Write, monkeypatch: pytest.MonkeyPatch, variable: str, nearest: str
+) -> None:
+    write("")
+    monkeypatch.setenv(variable, "x")
+    (error,) = read_errors()
+    assert f"`{variable}`" in error
+    assert error.endswith(f"the nearest is `{nearest}`.")
+
+
+def test_variables_of_settings_and_of_development_are_accepted(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("")
+    for name, value in {"SEED": "7", "DATA": "x", "CACHE": "x", "THRESHOLDS__FRAUD__REVIEW": "0.2"}.items():
+        monkeypatch.setenv(f"SHOPSTREAM_{name}", value)
+    assert read_settings()[0].thresholds == {"fraud": {"review": 0.2}}
+
+
+def test_a_review_above_its_decline_is_refused(write: Write) -> None:
+    write("[thresholds.fraud]\nreview = 0.9\ndecline = 0.8")
+    assert read_errors() == ["`thresholds.fraud.review` should be no more than its `decline`, 0.8. Found 0.9."]
+
+
+def test_misspelt_names_of_all_kinds_are_reported_at_once_with_the_nearest(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setenv("SHOPSTREAM_REDIS_URL", "redis://elsewhere")
+    write(
+        f"[thresholds.fruad]\nreview = 0.5\n[thresholds.fraud]\nreveiw = 0.08\n[worker]\nbatch_mx = 3\n{FRAUD}\n"
+        "[[rules]]\nfeature = 'order_amuont'\nabove = 1\naction = 'review'\nreason = 'r'\n"
+    )
+    # when
+    text = " ".join(read_errors())
+    # then
+    for nearest in ("SHOPSTREAM_REDIS__URL", "fraud", "batch_max", "order_amount"):
+        assert f"the nearest is `{nearest}`" in text
+    assert "`thresholds.fraud.reveiw` should be 'review' or 'decline'" in text
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://localhost", "redis:localhost", "redis://h:port", "redis://h/x"]
+)
+def test_an_address_of_redis_that_no_client_takes_is_refused(write: Write, url: str) -> None:
+    write(f"redis.url = '{url}'")
+    (error,) = read_errors()
+    assert error.startswith("`redis.url` should ")
+
+
+def test_a_refused_address_is_reported_without_its_password(write: Write) -> None:
+    write("redis.url = 'user:secret@host:6379'")
+    assert "secret" not in "".join(read_errors())
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://u:p@h:6380/2", "unix:///run/redis.sock?db=1", "redis://[::1]:1/0"]
+)
+def test_addresses_that_a_client_takes_are_accepted(write: Write, url: str) -> None:
+    write(f"redis.url = '{url}'")
+    assert read_settings()[0].redis.url == url
 
 
 def test_the_environment_takes_precedence_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +290,9 @@ def test_all_mistakes_between_values_are_reported_at_once(write: Write) -> None:
         assert words in actual
 
 
-def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_mistake_in_every_section_gives_all_errors_in_order(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # given
     monkeypatch.setenv("SHOPSTREAM_FEATURES", "nowhere.toml")
     write(
@@ -278,7 +384,7 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, mo
         "A list should be no longer than its candidates. Found it longer.",
         "Tasks should have names of their own. Found ['fraud', 'fraud'].",
         "`thresholds.frod` should be of a declared task: fraud. Found none of that name; the nearest is `fraud`.",
-        "nowhere.toml should declare features. Found: [Errno 2] No such file or directory: 'nowhere.toml'",
+        f"nowhere.toml should declare features. Found: [Errno 2] No such file or directory: '{tmp_path}/nowhere.toml'",
     ]
 
 
@@ -382,7 +488,8 @@ def test_a_file_that_cannot_be_read_is_reported(
 
 def test_a_missing_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOPSTREAM_CONFIG", str(tmp_path / "none.toml"))
-    assert read_errors() == [f"The configuration should be a file. Found none at {tmp_path / 'none.toml'}."]
+    (error,) = read_errors()
+    assert error.startswith(f"The configuration should be a file. Found none at {tmp_path / 'none.toml'}.")
 
 
 def test_settings_cannot_be_changed(write: Write) -> None:

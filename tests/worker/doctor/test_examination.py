@@ -11,7 +11,8 @@ import pytest
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
-from worker.doctor.redis_checks import check_info
+from worker.doctor.redis_checks import check_info, check_memory
+from worker.kafka.topic_owner import TopicOwnership
 
 pytestmark = pytest.mark.apache_kafka
 
@@ -40,9 +41,32 @@ def test_the_topics_that_the_worker_creates_pass(environment: RunEnvironment) ->
     assert (status, missing) == (1, set(environment.topics.names_by_kind().values()))
     # when the worker creates them
     assert run_worker(environment, "topics").returncode == 0
-    # then only Redis, which does not persist, has a finding
+    # then only what a shop has still to do is left: Redis does not persist, nothing was exported, sent or run
     status, findings = run_doctor(environment)
-    assert (status, [finding["subject"][:5] for finding in findings]) == (0, ["redis"])
+    left = {finding["subject"].split()[0] for finding in findings if finding["severity"] != "ok"}
+    approved = {finding["subject"] for finding in findings if finding["severity"] == "ok"}
+    assert (status, left) == (0, {"redis", "bundles", "catalogue", "lane"})
+    assert approved >= {*environment.topics.names_by_kind().values(), "rights on topics", "clock", "features"}
+
+
+def test_a_topic_that_another_shop_writes_is_an_error_of_the_doctor_and_of_a_worker(
+    environment: RunEnvironment,
+) -> None:
+    # given topics that one shop owns
+    assert run_worker(environment, "topics").returncode == 0
+    kafka = environment.kafka_settings.model_copy(update={"group_prefix": "north"})
+    ownership = TopicOwnership(kafka=kafka, topics=[environment.topics.decisions])
+    ownership.claim()
+    ownership.close()
+    # when another one looks, and starts
+    status, findings = run_doctor(environment)
+    started = run_worker(environment, "score", "--lane", "orders")
+    # then
+    errors = [finding for finding in findings if finding["severity"] == "error"]
+    assert (status, [error["subject"] for error in errors]) == (1, [environment.topics.decisions])
+    assert started.returncode == 2
+    assert "`kafka.group_prefix` should be `north`" in started.stderr
+    assert "Traceback" not in started.stderr
 
 
 def test_products_that_expire_are_found(environment: RunEnvironment) -> None:
@@ -68,7 +92,8 @@ def test_servers_that_do_not_answer_are_errors_and_no_traceback(environment: Run
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
-    assert [finding["severity"] for finding in json.loads(done.stdout)] == ["error", "error"]
+    severities = [finding["severity"] for finding in json.loads(done.stdout)]
+    assert severities == ["error", "error", "warning", "ok"]  # Kafka, Redis, no bundles, features
     assert "Traceback" not in done.stderr
 
 
@@ -88,3 +113,16 @@ def test_a_redis_that_is_old_forgets_or_has_another_time_is_found(
 
     assert len(findings) == len(words)
     assert all(word in finding.text for word, finding in zip(words, findings, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("info", "is_full"),
+    [
+        ({"used_memory": "900", "maxmemory": "1000"}, True),
+        ({"used_memory": "700", "maxmemory": "1000"}, False),
+        ({"used_memory": "900", "maxmemory": "0", "total_system_memory": "1000"}, True),
+        ({"used_memory": "900", "maxmemory": "0"}, False),
+    ],
+)
+def test_a_redis_that_comes_near_its_memory_is_found(info: dict[str, str], is_full: bool) -> None:
+    assert bool(list(check_memory("redis", info))) == is_full

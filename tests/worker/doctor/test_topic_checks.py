@@ -7,7 +7,8 @@ from typing import Final
 import pytest
 
 from contract.settings.reading import Settings
-from worker.doctor.topic_checks import Finding, Severity, TopicChecks, build_configs
+from worker.doctor.finding import Finding, Severity
+from worker.doctor.topic_checks import TopicChecks, build_configs
 from worker.kafka.admin import TopicSetup
 
 SETTINGS: Final = Settings()

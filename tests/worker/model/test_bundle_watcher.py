@@ -300,3 +300,32 @@ def test_a_bundle_that_needs_a_table_column_is_rejected() -> None:
 
     with pytest.raises(BadBundle, match="should need features of events"):
         Model(Bundle(needing, tiny_files()), features)
+
+
+def test_a_worker_without_a_bundle_says_at_once_and_each_minute_where_it_looks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a folder that does not exist
+    now_s, folder = [100.0], tmp_path / "nowhere"
+    watcher = BundleWatcher(folder=folder, features=FEATURES, clock_s=lambda: now_s[0])
+    try:
+        # when the worker polls it for two minutes, and an operator makes it after one
+        for second in range(121):
+            now_s[0] = 100.0 + second
+            if second == 59:
+                folder.mkdir()
+            watcher.poll()
+        # then
+        missing, *empty = [record.getMessage() for record in caplog.records]
+        assert f"Found none at {folder}." in missing
+        assert [f"{folder} should have a current bundle." in text for text in empty] == [True, True]
+        # when it serves one
+        caplog.clear()
+        publish_tiny(folder, "v1")
+        watcher.poll(wait=True)
+        now_s[0] += 600
+        watcher.poll()
+        # then
+        assert not [record for record in caplog.records if "should have a current bundle" in record.getMessage()]
+    finally:
+        watcher.close()

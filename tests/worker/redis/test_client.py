@@ -12,7 +12,7 @@ from contract.errors import BadConfig, Unavailable
 from devservers.embedded import EmbeddedValkey
 from devservers.redis_server import RedisServer
 from tests.polling import wait_until
-from worker.redis.client import RedisClient, WrongType, to_pairs
+from worker.redis.client import PermissionDenied, RedisClient, WrongType, to_pairs
 
 WRITE: Final = "redis.call('SET', KEYS[1], ARGV[1]); return 1"
 TIMEOUT_S: Final = 20.0
@@ -322,3 +322,28 @@ def test_a_connection_reset_during_a_read_is_unavailable(client: RedisClient, mo
             client.pipeline([("PING",)])
     # then
     assert client.pipeline([("PING",)]) == [b"PONG"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (redis.ResponseError("DB index is out of range"), BadConfig),
+        (redis.exceptions.NoPermissionError("no SELECT"), PermissionDenied),
+        (redis.AuthenticationError("WRONGPASS"), Unavailable),
+    ],
+)
+def test_a_connection_that_a_server_refuses_is_sorted_by_its_reason(
+    monkeypatch: pytest.MonkeyPatch, reply: Exception, expected: type[Exception]
+) -> None:
+    # given
+    client = RedisClient(url="redis://127.0.0.1:9/99", timeout_s=1)
+
+    def refuse() -> None:
+        raise reply
+
+    monkeypatch.setattr(client._redis.connection_pool, "get_connection", refuse)
+    # then
+    with pytest.raises(expected):
+        client.pipeline([("PING",)])
+    with pytest.raises(expected):
+        client.read_hashes(["key"])

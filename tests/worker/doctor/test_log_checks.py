@@ -1,0 +1,47 @@
+"""What the doctor finds at the ends of logs: an old catalogue, a lane that lags, a clock that is ahead."""
+
+import pytest
+
+from transport.records import TopicPartition
+from worker.doctor.finding import Severity
+from worker.doctor.log_checks import DAY_MS, check_catalogue, check_clock, check_lag
+
+PRODUCTS, ORDERS = TopicPartition("shop.products", 0), TopicPartition("shop.orders", 0)
+NOW_MS = 100 * DAY_MS
+
+
+@pytest.mark.parametrize(
+    ("end", "latest_ms", "severity"),
+    [
+        (0, None, Severity.WARNING),
+        (5, NOW_MS - 40 * DAY_MS, Severity.WARNING),
+        (5, NOW_MS - DAY_MS, Severity.OK),
+        (5, None, Severity.OK),
+    ],
+)
+def test_a_catalogue_that_is_empty_or_old_is_found(end: int, latest_ms: int | None, severity: Severity) -> None:
+    (finding,) = check_catalogue("shop.products", {PRODUCTS: end, ORDERS: 9}, latest_ms, NOW_MS)
+    assert finding.severity == severity
+
+
+@pytest.mark.parametrize(
+    ("commits", "ages_s", "severity", "words"),
+    [
+        ({}, {}, Severity.WARNING, "has not run"),
+        ({ORDERS: 3}, {ORDERS: 900.0}, Severity.WARNING, "Found 7 records waiting, the oldest for 900 s"),
+        ({ORDERS: 3}, {ORDERS: 1.0}, Severity.OK, "7 offsets behind"),
+        ({ORDERS: 10}, {}, Severity.OK, "0 offsets behind"),
+    ],
+)
+def test_a_lane_that_lags_is_found(
+    commits: dict[TopicPartition, int], ages_s: dict[TopicPartition, float], severity: Severity, words: str
+) -> None:
+    (finding,) = check_lag("orders", "shopstream-orders", commits, {ORDERS: 10}, ages_s)
+    assert finding.severity == severity
+    assert words in finding.text
+
+
+@pytest.mark.parametrize(("ahead_ms", "severity"), [(60_000, Severity.WARNING), (-60_000, Severity.OK)])
+def test_a_record_from_the_future_shows_that_clocks_differ(ahead_ms: int, severity: Severity) -> None:
+    assert check_clock({ORDERS: NOW_MS + ahead_ms}, NOW_MS).severity == severity
+    assert check_clock({}, NOW_MS).severity == Severity.OK

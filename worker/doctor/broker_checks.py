@@ -1,0 +1,90 @@
+"""What is wrong with the brokers: their addresses as seen from here, and limits that processes run into."""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Final
+
+from contract.settings.servers import KafkaSettings
+from worker.doctor.finding import Finding, Severity, approve
+from worker.kafka.producer_clients import TRANSACTION_MS_MIN
+
+CONNECT_S: Final = 3.0
+COMMITS_MINUTES_MIN: Final = 1_440  # a lane may be down for a day
+
+
+def check_addresses(addresses: Mapping[int, tuple[str, int]], servers: str) -> Iterator[Finding]:
+    """Whether each broker answers at the address that it advertises, by its id."""
+    subject = f"kafka {servers}"
+    refused = {}
+    for broker, (host, port) in addresses.items():
+        try:
+            with closing(socket.create_connection((host, port), CONNECT_S)):
+                pass
+        except OSError as error:
+            refused[broker] = f"{host}:{port} ({error})"
+    if refused:
+        yield Finding(
+            Severity.ERROR,
+            subject,
+            "Every broker should be reachable at the address that it advertises (advertised.listeners). Found none at "
+            f"{', '.join(refused.values())}.",
+        )
+    else:
+        names = ", ".join(f"{host}:{port}" for host, port in addresses.values())
+        yield approve(subject, f"{len(addresses)} brokers answer: {names}.")
+
+
+def check_limits(kafka: KafkaSettings, config: Mapping[str, str] | None) -> Iterator[Finding]:
+    """Limits of the brokers compared with the settings; `config` is that of one broker, None if it is not readable."""
+    subject = "kafka limits"
+    if config is None:
+        yield Finding(
+            Severity.WARNING,
+            subject,
+            "The user should be allowed to read the settings of brokers (DESCRIBE_CONFIGS on the cluster). Found it "
+            "denied: session and transaction times are not checked.",
+        )
+        return
+    findings = [*find_short_times(kafka, config, subject)]
+    if config.get("auto.create.topics.enable") == "true":
+        findings.append(
+            Finding(
+                Severity.WARNING,
+                subject,
+                "Brokers should create no topics by themselves. Found auto.create.topics.enable=true: a misspelt name "
+                "becomes a topic without a writer.",
+            )
+        )
+    yield from findings or [approve(subject, "Session, transaction and offset times of the brokers suit the settings.")]
+
+
+def find_short_times(kafka: KafkaSettings, config: Mapping[str, str], subject: str) -> Iterator[Finding]:
+    least, most = (
+        int(config.get(f"group.{end}.session.timeout.ms", kafka.session_timeout_ms)) for end in ("min", "max")
+    )
+    if not least <= kafka.session_timeout_ms <= most:
+        yield Finding(
+            Severity.ERROR,
+            subject,
+            f"`kafka.session_timeout_ms` should be from {least} to {most}, as the brokers allow. "
+            f"Found {kafka.session_timeout_ms}: no process can join its group.",
+        )
+    longest, needed = (
+        int(config.get("transaction.max.timeout.ms", 2**31)),
+        max(kafka.session_timeout_ms, TRANSACTION_MS_MIN),
+    )
+    if kafka.transactions and longest < needed:
+        yield Finding(
+            Severity.ERROR,
+            subject,
+            f"Brokers should allow transactions of {needed} ms. Found transaction.max.timeout.ms={longest}.",
+        )
+    minutes = int(config.get("offsets.retention.minutes", COMMITS_MINUTES_MIN))
+    if minutes < COMMITS_MINUTES_MIN:
+        yield Finding(
+            Severity.WARNING,
+            subject,
+            f"Committed offsets should stay for {COMMITS_MINUTES_MIN} minutes, as long as a lane may be down. "
+            f"Found offsets.retention.minutes={minutes}.",
+        )

@@ -1,0 +1,99 @@
+"""What `doctor` asks Kafka beyond the description of topics: brokers, rights, catalogue, clocks, lag, owners."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from contract.errors import Unavailable
+from contract.settings.reading import Settings
+from transport.records import TopicPartition
+from worker.doctor.broker_checks import check_addresses, check_limits
+from worker.doctor.finding import Finding, Severity, approve
+from worker.doctor.log_checks import check_catalogue, check_clock, check_lag
+from worker.doctor.right_checks import ACL_COMMAND, check_topic_rights, try_right
+from worker.kafka.admin import KafkaAdmin
+from worker.kafka.log_probe import LogProbe
+from worker.kafka.topic_owner import explain_owner, fetch_owner, lock_name, try_transactional_id
+
+OWNED_KINDS: Final = ("decisions", "rankings", "scored", "feedback", "judgements")
+OTHER_GROUPS: Final = ("feedback", "learner", "monitor")
+
+
+class KafkaExamination:
+    """Checks of a Kafka that answers; `lanes`: the kinds of topics that each reads. Each raises `Unavailable`."""
+
+    def __init__(self, settings: Settings, lanes: Mapping[str, Sequence[str]]) -> None:
+        self._settings, self._lanes = settings, lanes
+        self._admin = KafkaAdmin(kafka=settings.kafka)
+        self._probe = LogProbe(kafka=settings.kafka)
+        self._servers = settings.kafka.bootstrap_servers
+
+    def check_brokers(self) -> Iterator[Finding]:
+        """Addresses and limits of brokers."""
+        yield from check_addresses(self._admin.list_brokers(), self._servers)
+        if self._settings.kafka.topic_ids:  # the mock cluster has no settings
+            yield from check_limits(self._settings.kafka, self._admin.fetch_broker_config())
+
+    def check_rights(self) -> Iterator[Finding]:
+        """Rights on topics, groups and transactional ids."""
+        kafka = self._settings.kafka
+        yield from check_topic_rights(
+            self._settings, self._admin.fetch_operations(self._settings.topics.names_by_kind().values())
+        )
+        command = ACL_COMMAND.format(servers=self._servers)
+        some = [TopicPartition(self._settings.topics.orders, 0)]
+        for name in (*self._lanes, *OTHER_GROUPS):
+            group = kafka.group(name)
+            yield try_right(
+                f"group {group}",
+                partial(self._admin.fetch_commits, name, some),
+                f"{command} --operation Read --group {kafka.group_prefix} --resource-pattern-type prefixed",
+            )
+        if kafka.transactions:
+            ident = f"{kafka.group_prefix}-doctor"
+            yield try_right(
+                f"transactional id {ident}",
+                partial(try_transactional_id, kafka, ident),
+                f"{command} --operation Write --transactional-id {kafka.group_prefix} --resource-pattern-type prefixed",
+            )
+
+    def check_owners(self) -> Iterator[Finding]:
+        """Whether another shop writes a topic of answers."""
+        kafka = self._settings.kafka
+        for topic in self._settings.topics.names_of(OWNED_KINDS).values():
+            owner = fetch_owner(kafka, topic)
+            if owner not in ("", kafka.group_prefix, kafka.former_group_prefix):
+                yield Finding(Severity.ERROR, topic, explain_owner(topic, owner, kafka.group_prefix))
+            else:
+                yield approve(f"owner {lock_name(topic)}", f"It is {f'`{owner}`' if owner else 'not claimed yet'}.")
+
+    def check_logs(self) -> Iterator[Finding]:
+        """The age of the catalogue, clocks, and how far lanes lag."""
+        topics, now_ms = self._settings.topics, time.time_ns() // 1_000_000
+        kinds = dict.fromkeys(kind for lane in self._lanes.values() for kind in lane)
+        ends = self._fetch_ends(topics.names_of(kinds).values())
+        newest_ms = self._probe.fetch_times({partition: end - 1 for partition, end in ends.items() if end})
+        products_ms = [ms for partition, ms in newest_ms.items() if partition.topic == topics.products]
+        yield from check_catalogue(topics.products, ends, max(products_ms, default=None), now_ms)
+        yield check_clock(newest_ms, now_ms)
+        for lane, read in self._lanes.items():
+            names = set(topics.names_of(read).values())
+            of_lane = {partition: end for partition, end in ends.items() if partition.topic in names}
+            commits = self._admin.fetch_committed(lane, of_lane)
+            waiting = {tp: commits[tp] for tp, end in of_lane.items() if tp in commits and commits[tp] < end}
+            times_ms = self._probe.fetch_times(waiting)
+            ages_s = {tp: (now_ms - ms) / 1000 for tp, ms in times_ms.items() if ms >= 0}
+            yield from check_lag(lane, self._settings.kafka.group(lane), commits, of_lane, ages_s)
+
+    def run(self) -> Iterator[Finding]:
+        """All of them; a check that gets no answer is an error of its own."""
+        for check in (self.check_brokers, self.check_rights, self.check_owners, self.check_logs):
+            try:
+                yield from check()
+            except Unavailable as error:
+                yield Finding(Severity.ERROR, f"kafka {self._servers}", str(error))
+
+    def _fetch_ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        counts = self._probe.count_partitions(topics)
+        return self._probe.fetch_ends(TopicPartition(topic, n) for topic, count in counts.items() for n in range(count))

@@ -1,0 +1,73 @@
+"""How old the catalogue is, how far lanes lag, and whether a clock is ahead, from the ends of logs. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from transport.records import TopicPartition
+from worker.doctor.finding import Finding, Severity, approve
+
+CLOCK_MS_MAX: Final = 5_000
+CATALOGUE_DAYS_MAX: Final = 30
+LAG_S_MAX: Final = 60
+DAY_MS: Final = 86_400_000
+
+
+def check_catalogue(
+    topic: str, ends: Mapping[TopicPartition, int], latest_ms: int | None, now_ms: int
+) -> Iterator[Finding]:
+    """The verdict on the topic of products; `latest_ms`: the time of its newest record, None if it is not known."""
+    subject = f"catalogue {topic}"
+    if not any(end for partition, end in ends.items() if partition.topic == topic):
+        text = "The topic should have products: lists need items. Found no record."
+        yield Finding(Severity.WARNING, subject, text)
+    elif latest_ms is not None and now_ms - latest_ms > CATALOGUE_DAYS_MAX * DAY_MS:
+        days = (now_ms - latest_ms) // DAY_MS
+        text = f"Products should change within {CATALOGUE_DAYS_MAX} days. Found the newest {days} days old."
+        yield Finding(Severity.WARNING, subject, text)
+    else:
+        age = "of unknown age" if latest_ms is None else f"{max(now_ms - latest_ms, 0) / 3_600_000:.1f} hours old"
+        yield approve(subject, f"The newest product is {age}.")
+
+
+def check_lag(
+    lane: str,
+    group: str,
+    commits: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    ages_s: Mapping[TopicPartition, float],
+) -> Iterator[Finding]:
+    """The verdict on a lane; `ages_s`: of the next record of partitions that lag, as far as known."""
+    subject = f"lane {lane}"
+    if not commits:
+        yield Finding(
+            Severity.WARNING,
+            subject,
+            f"The group {group} should have committed offsets. Found none: the lane has not run, or they expired.",
+            f"python -m worker score --lane {lane}",
+        )
+        return
+    records = sum(max(end - commits.get(partition, 0), 0) for partition, end in ends.items())
+    oldest, age_s = max(ages_s.items(), key=lambda item: item[1], default=(None, 0.0))
+    if oldest is not None and age_s > LAG_S_MAX:
+        yield Finding(
+            Severity.WARNING,
+            subject,
+            f"The next record should be younger than {LAG_S_MAX} s. Found {records} records waiting, the oldest for "
+            f"{age_s:.0f} s in {oldest.log_text()}: start workers of this lane, or look at their /readyz.",
+            f"python -m worker score --lane {lane}",
+        )
+    else:
+        yield approve(subject, f"{records} offsets behind the ends of its topics.")
+
+
+def check_clock(latest_ms: Mapping[TopicPartition, int], now_ms: int) -> Finding:
+    """The verdict on clocks, from the Kafka times of the newest records: none should be in the future."""
+    partition, newest_ms = max(latest_ms.items(), key=lambda item: item[1], default=(None, 0))
+    if partition is not None and newest_ms - now_ms > CLOCK_MS_MAX:
+        return Finding(
+            Severity.WARNING,
+            "clock",
+            "Brokers, producers and this machine should have the same time. Found a record of "
+            f"{partition.log_text()} {(newest_ms - now_ms) / 1000:.1f} s in the future.",
+        )
+    return approve("clock", "No newest record is in the future of this machine's clock.")
