@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--latest", action="store_true", help="the newest checkpoint of the folder of bundles")
     export.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
     export.add_argument("--older", action="store_true", help="publish even if the current bundle is newer")
+    export.add_argument("--anyway", action="store_true", help="publish even if a task is worse than its base rate")
     export.add_argument(
         "--beside", dest="as_candidate", action="store_true", help="publish without making it current, for a trial"
     )
@@ -111,11 +112,17 @@ def parse_share(text: str) -> float:
 
 
 def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
+    from export.base_rate import check_base_rate, explain_if_worse, warn_without_gain
     from export.exporter import export
     from model.checkpoint import find_latest, read_checkpoint
 
     started_s = time.monotonic()
     checkpoint = read_checkpoint(find_latest(args.bundles) if args.latest else args.checkpoint)
+    evaluation = checkpoint.metadata.evaluation
+    if not args.anyway:
+        check_base_rate(evaluation)
+    for sentence in (*explain_if_worse(evaluation), *warn_without_gain(evaluation)):
+        print(sentence, file=sys.stderr)
     result = export(
         checkpoint,
         args.bundles,

@@ -18,6 +18,7 @@ from contract.settings.model import ModelConfig
 from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
 from contract.tasks import Task
+from export.base_rate import explain_if_worse, warn_without_gain
 from export.interactions import read_all, read_interactions
 from model.checkpoint import (
     Checkpoint,
@@ -89,6 +90,10 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         args.resume.unlink(missing_ok=True)  # the checkpoint replaces it; the next run starts from the beginning
     version = checkpoint.metadata.version
     print_evaluation(settings.tasks, fitted.evaluation, f"{version} on held-out examples")
+    worse = explain_if_worse(fitted.evaluation)
+    print_lines(*worse, *warn_without_gain(fitted.evaluation))
+    if worse:
+        print_lines("`python -m export` refuses this checkpoint without `--anyway`.")
     print_json(
         version=version,
         checkpoint=str(path),

@@ -19,6 +19,7 @@ from model.network import Network
 from training.data.examples import Examples
 from training.data.split import assign_families
 from training.data.streaming import ExampleStream
+from training.trainer.base_rate import measure_worse_share, merge_evaluations
 from training.trainer.batching import alternate_batches, mix_batches, to_batch
 from training.trainer.calibration import calibrate
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
@@ -109,7 +110,8 @@ def fit(
             state.save(options.state_path, digest)
         report(epoch)
     network.load_state_dict(state.best.weights)
-    evaluation = evaluate(network.eval(), validation)
+    worse_shares = measure_worse_share(network.eval(), data.statistics_sample, validation)
+    evaluation = merge_evaluations(evaluate(network, validation), worse_shares)
     optimizer = state.best.optimizer if groups is None else {}  # updates train other parameters than a transfer does
     return FitResult(network.cpu().requires_grad_(True), optimizer, evaluation, state.best.score, data.left_out)
 
