@@ -32,6 +32,7 @@ from model.config import check_tasks
 from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
+from training.data.learned_until import merge_learned
 from training.data.parquet import count_rows, find_files, read_examples, read_files
 from training.data.streaming import ExampleStream
 from training.erasure.arguments import add_erasures_argument, read_erasures
@@ -155,6 +156,7 @@ def build_checkpoint(
         created_ms=time.time_ns() // 1_000_000,
         evaluation=fitted.evaluation,
         positions={},
+        learned=merge_learned(initial.metadata.learned if initial else {}, fitted.learned),
     )
     sample, interactions = build_replay_data(examples, fitted.network.tasks, config)
     interaction_tables: list[Path | bytes] = [interactions, *interaction_files]

@@ -14,9 +14,11 @@ import numpy as np
 
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
+from model.checkpoint import LearnedUntil
 from model.feature_statistics import measure
 from model.network import Network
 from training.data.examples import Examples
+from training.data.learned_until import measure_learned
 from training.data.split import assign_families
 from training.data.streaming import ExampleStream
 from training.trainer.base_rate import measure_worse_share, merge_evaluations
@@ -50,13 +52,14 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The calibrated network of the best epoch, its metrics, and why some tasks were excluded."""
+    """The calibrated network of the best epoch, its metrics, why some tasks were excluded, and what it has learned."""
 
     network: Network
     optimizer: Mapping[str, Any]
     evaluation: Evaluation
     score: float
     left_out: dict[str, str]
+    learned: dict[str, LearnedUntil]
 
 
 def ignore_progress(done: int, steps: int, losses: Losses) -> None:
@@ -113,7 +116,11 @@ def fit(
     worse_shares = measure_worse_share(network.eval(), data.statistics_sample, validation)
     evaluation = merge_evaluations(evaluate(network, validation), worse_shares)
     optimizer = state.best.optimizer if groups is None else {}  # updates train other parameters than a transfer does
-    return FitResult(network.cpu().requires_grad_(True), optimizer, evaluation, state.best.score, data.left_out)
+    trained = transfer.drop_frozen_labels(data.statistics_sample) if transfer else data.statistics_sample
+    learned = measure_learned(trained)
+    return FitResult(
+        network.cpu().requires_grad_(True), optimizer, evaluation, state.best.score, data.left_out, learned
+    )
 
 
 def run_epoch(
