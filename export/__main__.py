@@ -21,6 +21,7 @@ from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
+from contract.object_folder import open_folder
 from contract.settings.reading import Settings, read_settings
 
 COMMANDS: Final = ("inspect", "verify", "rollback", "serve", "trial")
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings, features = read_settings()
         configure_logging(settings.log, process="export")
-        args.bundles = args.bundles or settings.bundles
+        args.checkpoints = settings.bundles if args.bundles is None or "://" in args.bundles else Path(args.bundles)
+        args.bundles = open_folder(args.bundles or settings.bundle_store or settings.bundles)
         status: int = args.run(args, settings, features)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)
@@ -62,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A trained model becomes a bundle. Without a COMMAND, a checkpoint is exported and published.",
     )
     folder = argparse.ArgumentParser(add_help=False)
-    folder.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the settings' own")
+    folder.add_argument("--bundles", help="the folder of bundles or its URL, instead of the settings' own")
     commands = parser.add_subparsers(metavar="COMMAND", prog="python -m export")
 
     export = commands.add_parser(EXPORT, parents=[folder], prog="python -m export", help="CHECKPOINT | --latest")
@@ -117,7 +119,7 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
     from model.checkpoint import find_latest, read_checkpoint
 
     started_s = time.monotonic()
-    checkpoint = read_checkpoint(find_latest(args.bundles) if args.latest else args.checkpoint)
+    checkpoint = read_checkpoint(find_latest(args.checkpoints) if args.latest else args.checkpoint)
     evaluation = checkpoint.metadata.evaluation
     if not args.anyway:
         check_base_rate(evaluation)

@@ -50,6 +50,7 @@ class WrongValues(BadConfig):
 class Settings(BaseSettings):
     """All settings of all processes; raises `WrongValues`.
 
+    `bundle_store`: the URL of the folder in an object store that workers read bundles from, instead of `bundles`.
     `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `thresholds`: task -> action -> least probability.
     """
 
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     training: TrainingConfig = TrainingConfig()
     watch: MonitorConfig = MonitorConfig()
     bundles: Path = Path("bundles")
+    bundle_store: str = ""
     features: Path = Path("features.toml")
 
     @field_validator("tasks", mode="before")

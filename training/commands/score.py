@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from contract.bundle import read_bundle
 from contract.errors import BadConfig, BadData
 from contract.features.declaration import FeatureSet
+from contract.object_folder import open_folder
 from contract.settings.reading import Settings
 from export.releases import locate_bundle
 from training.report.console import print_json, print_lines
@@ -27,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help=f"a version or a folder, or `{CURRENT}`: the serving bundle")
     parser.add_argument("data", type=Path, metavar="FILE", help="a plain table or examples, as Parquet or CSV")
     parser.add_argument("--out", type=Path, help="the file of scores, .parquet or .csv; else FILE.scores beside it")
-    parser.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the setting")
+    parser.add_argument("--bundles", help="the folder of bundles or its URL, instead of the setting")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -35,7 +36,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     started_s, out = time.monotonic(), args.out or name_output(args.data)
     check_output(args.data, out)
     name = None if args.bundle == CURRENT else args.bundle
-    folder, version = locate_bundle(args.bundles or settings.bundles, name)
+    folder, version = locate_bundle(open_folder(args.bundles or settings.bundle_store or settings.bundles), name)
     scorer = BundleScorer(read_bundle(folder, version), features)
     rows = 0
     with open_writer(out) as write:

@@ -7,14 +7,15 @@ import ctypes
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
-from contract.bundle import current_version, read_bundle
+from contract.bundle import read_bundle
 from contract.errors import BadBundle
-from contract.experiment import Trial, read_trial
+from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.object_folder import Folder
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
+from worker.model.pointers import Pointers
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
@@ -22,13 +23,14 @@ BROKEN_POINTER = "a broken pointer"
 
 
 class BundleWatcher:
-    """Watches the folder of bundles; any error leaves the active models as they are.
+    """Watches the folder of bundles, on a disk or in an object store; any error leaves the active models as they are.
 
     A thread loads bundles, one at a time, so that no batch waits for it.
     """
 
-    def __init__(self, *, folder: Path, features: FeatureSet) -> None:
+    def __init__(self, *, folder: Folder, features: FeatureSet) -> None:
         self._folder = folder
+        self._pointers = Pointers(folder)
         self._features = features
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bundles")
         self._serving_loader = BundleLoader(self._load)
@@ -71,11 +73,12 @@ class BundleWatcher:
     def close(self) -> None:
         """Wait for the bundle that is being loaded, and drop it."""
         self._executor.shutdown(cancel_futures=True)
+        self._pointers.close()
 
     def _poll_serving(self, wait: bool) -> Model | None:
         version = None
         try:
-            version = current_version(self._folder)
+            version = self._pointers.read_version(wait=wait)
             return self._serving_loader.poll(version, self._list_loaded_models(), wait=wait) if version else None
         except BadBundle as error:
             consequence = (
@@ -88,7 +91,7 @@ class BundleWatcher:
     def _poll_trial(self, serving: Model | None, wait: bool) -> TrialModel | None:
         """The trial model; the present one stays while the next is loaded, and ends if that is rejected."""
         try:
-            trial = read_trial(self._folder)
+            trial = self._pointers.read_trial()
         except BadBundle as error:
             self._trial_loader.reject(BROKEN_POINTER, f"No trial is active: {error}")
             return None
