@@ -114,8 +114,8 @@ def parse_share(text: str) -> float:
 
 
 def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
-    from export.base_rate import check_base_rate, explain_if_worse, warn_without_gain
     from export.exporter import export
+    from model.base_rate import check_base_rate, explain_if_worse, warn_without_gain
     from model.checkpoint import find_latest, read_checkpoint
 
     started_s = time.monotonic()

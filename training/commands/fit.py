@@ -18,8 +18,8 @@ from contract.settings.model import ModelConfig
 from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
 from contract.tasks import Task
-from export.base_rate import explain_if_worse, warn_without_gain
 from export.interactions import read_all, read_interactions
+from model.base_rate import explain_if_worse, warn_without_gain
 from model.checkpoint import (
     Checkpoint,
     CheckpointMetadata,
@@ -43,6 +43,7 @@ from training.report.progress import ProgressReporter
 from training.trainer.config import override_config
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import FitOptions, FitResult, fit
+from training.trainer.size_defaults import adapt_configs, describe_defaults
 from training.trainer.transfer import RATE_SHARES, Transfer
 
 
@@ -77,12 +78,14 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     transfer = Transfer(checkpoint=initial, carried=args.carried) if initial else None
     classes = initial.metadata.statistics.classes if initial else None
     examples = read_data(args.data, features, settings.tasks, classes, config, erasures)
+    declared = model_config, config
+    model_config, config = adapt_configs(*declared, len(examples), initial.metadata.shape if initial else None)
     options = FitOptions(args.resume, transfer, process_group)
     fitted = fit_with_progress(examples, model_config, config, options, args.log)
     process_group.close()
     if not process_group.is_main:
         return 0  # the main process writes and prints the result
-    print_lines(*fitted.left_out.values())
+    print_lines(*describe_defaults(*declared, len(examples)), *fitted.left_out.values())
     parent = initial.metadata.version if initial else current_version(bundles)
     checkpoint = build_checkpoint(fitted, examples, config, initial, parent, args.interactions)
     with checkpoint_lock(bundles):  # so that no erasure of the meantime is missed

@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Iterator, Mapping
 
 from contract.messages import ScoredRow
+from transport.records import TopicPartition
 
 
 class TimeMerge:
@@ -21,7 +22,7 @@ class TimeMerge:
         heapq.heappush(self._heap, (row.ts_ms, self._added, row))
         self._added += 1
 
-    def release(self, latest_by_partition: Mapping[object, int]) -> Iterator[ScoredRow]:
+    def release(self, latest_by_partition: Mapping[TopicPartition, int]) -> Iterator[ScoredRow]:
         """The rows up to the least of these times, in order; all rows if there is none."""
         until_ms = min(latest_by_partition.values()) if latest_by_partition else None
         while self._heap and (until_ms is None or self._heap[0][0] <= until_ms):

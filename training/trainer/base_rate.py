@@ -11,7 +11,7 @@ import numpy as np
 
 from contract.arrays import Array, Floats, Integers
 from contract.tasks import Task
-from export.base_rate import WORSE_SHARE
+from model.base_rate import WORSE_SHARE
 from model.network import Network
 from training.data.examples import Examples
 from training.data.users import index_users

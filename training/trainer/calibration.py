@@ -58,8 +58,8 @@ def fit_level(z: Floats, y: Floats) -> list[float]:
     """
     center, mean = float(z.mean()), float(y.mean())
     deviation = z - center
-    slope = (deviation @ (y - mean) + PRIOR_STRENGTH) / (deviation @ deviation + PRIOR_STRENGTH)
-    slope = max(float(slope), SLOPE_MIN)
+    shared, own = float(deviation @ (y - mean)), float(deviation @ deviation)
+    slope = max((shared + PRIOR_STRENGTH) / (own + PRIOR_STRENGTH), SLOPE_MIN)
     return [slope, mean - slope * center]
 
 

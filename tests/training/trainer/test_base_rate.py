@@ -12,7 +12,7 @@ from contract.bundle import current_version
 from contract.errors import BadBundle
 from contract.tasks import Task
 from export.__main__ import main as export_main
-from export.base_rate import WORSE_SHARE, WORSE_SHARE_MAX, check_base_rate, explain_if_worse
+from model.base_rate import WORSE_SHARE, WORSE_SHARE_MAX, check_base_rate, explain_if_worse
 from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
 from model.network import Network
 from tests.model.small import CATEGORY, CLASSES, CLICK, DEMAND, FEATURES, FRAUD, make_network

@@ -69,7 +69,12 @@ def test_a_batch_does_not_wait_for_a_store_that_hangs(store: Folder, monkeypatch
 
 def test_a_store_is_asked_no_more_often_than_its_interval(store: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = list[str]()
-    monkeypatch.setattr(ObjectFolder, "read_bytes", lambda self: reads.append(self.name) or b'{"version": "v1"}')
+
+    def read(self: ObjectFolder) -> bytes:
+        reads.append(self.name)
+        return b'{"version": "v1"}'
+
+    monkeypatch.setattr(ObjectFolder, "read_bytes", read)
     values = Pointers(store)
 
     for _ in range(50):
