@@ -58,6 +58,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # multiclass task -> its classes in order
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> metric -> value
     positions: dict[str, int] = field(default_factory=dict)  # training positions, "topic/partition" -> offset
+    profile_share: float | None = None  # of the training rows, those whose user had a history; None: unknown
     files: dict[str, str] = field(default_factory=dict)
 
 

@@ -73,6 +73,7 @@ def export(
         classes=metadata.statistics.classes,
         evaluation=metadata.evaluation,
         positions=metadata.positions,
+        profile_share=metadata.profile_share,
     )
     return ExportResult(publish(bundles, manifest, files, make_current=not as_candidate), parity)
 

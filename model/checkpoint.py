@@ -52,6 +52,7 @@ class CheckpointMetadata(Struct, frozen=True, kw_only=True):
     statistics: FeatureStatistics
     evaluation: dict[str, dict[str, float]] = {}
     positions: dict[str, int] = {}  # "topic/partition" -> the first offset that was not used for training
+    profile_share: float | None = None  # see `contract.bundle.Manifest`
     learned: dict[str, LearnedUntil] = {}  # task -> what the fit has learned, which updates leave out
 
     def schema(self) -> tuple[FeatureSet, tuple[Task, ...], dict[str, tuple[str, ...]]]:
@@ -97,6 +98,7 @@ def make_metadata(
     evaluation: dict[str, dict[str, float]],
     positions: Mapping[str, int],
     learned: Mapping[str, LearnedUntil] = MappingProxyType({}),
+    profile_share: float | None = None,
 ) -> CheckpointMetadata:
     """The metadata of a network that is saved now."""
     return CheckpointMetadata(
@@ -110,6 +112,7 @@ def make_metadata(
         evaluation=evaluation,
         positions=dict(positions),
         learned=dict(learned),
+        profile_share=profile_share,
     )
 
 

@@ -160,6 +160,7 @@ def build_checkpoint(
         evaluation=fitted.evaluation,
         positions={},
         learned=merge_learned(initial.metadata.learned if initial else {}, fitted.learned),
+        profile_share=fitted.profile_share,
     )
     sample, interactions = build_replay_data(examples, fitted.network.tasks, config)
     interaction_tables: list[Path | bytes] = [interactions, *interaction_files]

@@ -168,4 +168,5 @@ def describe_update(
         evaluation=evaluation,
         positions=positions,
         learned=checkpoint.metadata.learned,
+        profile_share=checkpoint.metadata.profile_share,
     )

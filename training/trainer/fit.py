@@ -19,6 +19,7 @@ from model.feature_statistics import measure
 from model.network import Network
 from training.data.examples import Examples
 from training.data.learned_until import measure_learned
+from training.data.profile_share import measure_profile_share
 from training.data.split import assign_families
 from training.data.streaming import ExampleStream
 from training.trainer.base_rate import measure_worse_share, merge_evaluations
@@ -60,6 +61,7 @@ class FitResult:
     score: float
     left_out: dict[str, str]
     learned: dict[str, LearnedUntil]
+    profile_share: float | None
 
 
 def ignore_progress(done: int, steps: int, losses: Losses) -> None:
@@ -117,9 +119,14 @@ def fit(
     evaluation = merge_evaluations(evaluate(network, validation), worse_shares)
     optimizer = state.best.optimizer if groups is None else {}  # updates train other parameters than a transfer does
     trained = transfer.drop_frozen_labels(data.statistics_sample) if transfer else data.statistics_sample
-    learned = measure_learned(trained)
     return FitResult(
-        network.cpu().requires_grad_(True), optimizer, evaluation, state.best.score, data.left_out, learned
+        network=network.cpu().requires_grad_(True),
+        optimizer=optimizer,
+        evaluation=evaluation,
+        score=state.best.score,
+        left_out=data.left_out,
+        learned=measure_learned(trained),
+        profile_share=measure_profile_share(data.statistics_sample),
     )
 
 
