@@ -27,7 +27,7 @@ CURRENT: Final = "current"
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help=f"a version or a folder, or `{CURRENT}`: the serving bundle")
     parser.add_argument("data", type=Path, metavar="FILE", help="a plain table or examples, as Parquet or CSV")
-    parser.add_argument("--out", type=Path, help="the file of scores, .parquet or .csv; else FILE.scores beside it")
+    parser.add_argument("--out", type=Path, help="the file of scores, .parquet or .csv; else FILE.scores next to it")
     parser.add_argument("--bundles", help="the folder of bundles or its URL, instead of the setting")
 
 
@@ -59,7 +59,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 
 def name_output(data: Path) -> Path:
-    """The file of scores beside the data, in the same format."""
+    """The file of scores next to the data, in the same format."""
     if is_csv(data):
         return data.with_name(f"{data.name.split('.')[0]}.scores.csv")
     return data.with_name(f"{data.stem}.scores.parquet")

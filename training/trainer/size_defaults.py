@@ -49,7 +49,7 @@ def choose_defaults(rows: int) -> SizeDefaults:
 def adapt_configs(
     model_config: ModelConfig, config: TrainingConfig, rows: int, initial: ModelConfig | None = None
 ) -> tuple[ModelConfig, TrainingConfig]:
-    """Both, with unset fields chosen for so many rows; a network that starts from another has its shape."""
+    """Both, with unset fields chosen for that number of rows; a network that starts from another has its shape."""
     size = choose_defaults(rows)
     chosen = size.model if initial is None else initial.model_dump()
     return (
@@ -63,7 +63,7 @@ def keep_declared(section: ModelConfig | TrainingConfig, chosen: dict[str, Any])
 
 
 def describe_defaults(model_config: ModelConfig, config: TrainingConfig, rows: int) -> list[str]:
-    """A sentence with what `adapt_configs` chooses for so many rows; none if the settings say it all."""
+    """A sentence with what `adapt_configs` chooses for that number of rows; none if the settings say it all."""
     size = choose_defaults(rows)
     chosen = {**keep_declared(model_config, size.model), **keep_declared(config, size.training)}
     if not chosen:

@@ -26,7 +26,7 @@ class HistoryCheck:
         self._users = self._found = 0
 
     def expect(self, manifest: Manifest) -> None:
-        """Count anew for a model that has just been activated; one that read no profiles expects nothing."""
+        """Start the count for a model that has just been activated; one that read no profiles expects nothing."""
         if manifest.version == self._version:
             return
         self._version, self._trained = manifest.version, manifest.profile_share or 0.0

@@ -55,7 +55,7 @@ class SmallDataRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_methods(rows: int) -> dict[str, Method]:
-    """The methods for so many training rows."""
+    """The methods for that number of training rows."""
     model_config, config = ModelConfig(), TrainingConfig()
     return {
         OURS: multi_task_network(*adapt_configs(model_config, config, rows)),
