@@ -407,13 +407,13 @@ def test_a_row_from_the_future_does_not_stop_drift_detection(tmp_path: Path) -> 
 def test_a_restarted_monitor_raises_no_alarm_twice(tmp_path: Path) -> None:
     harness = MonitorHarness(tmp_path, 0.001)
     harness.scored.add([make_scored_row(n, 1.0 if n < 200 else 0.1) for n in range(300)])
-    told = harness.make_monitor().check().alarms
+    alarms = harness.make_monitor().check().alarms
 
-    told_again = harness.make_monitor().check().alarms
+    repeated_alarms = harness.make_monitor().check().alarms
     harness.scored.add([make_scored_row(n, 0.7) for n in range(300, 450)])
-    told_after = harness.make_monitor().check().alarms
+    later_alarms = harness.make_monitor().check().alarms
 
-    assert [alarm.column for alarm in told] == ["score.fraud"]
-    assert told_again == []
-    assert [alarm.column for alarm in told_after] == ["score.fraud"]
-    assert told_after[0].ts_ms > told[0].ts_ms
+    assert [alarm.column for alarm in alarms] == ["score.fraud"]
+    assert repeated_alarms == []
+    assert [alarm.column for alarm in later_alarms] == ["score.fraud"]
+    assert later_alarms[0].ts_ms > alarms[0].ts_ms

@@ -141,12 +141,12 @@ def test_missing_columns_and_values_of_another_type_are_said_and_scored_as_unkno
 
     assert score(folder / "odd.parquet", "--out", str(folder / "odd.csv")) == 0
 
-    out, said = capsys.readouterr()
+    out, messages = capsys.readouterr()
     printed = json.loads(out)
     unknown_years = sum(value == "None" for value in years[3:])
     assert printed["missing"] == ["job"]
     assert printed["unreadable"] == {"years": 2 + unknown_years, "face": 1}
-    assert "Found no `job`: unknown in all rows" in said
+    assert "Found no `job`: unknown in all rows" in messages
     scores = csv.read_csv(folder / "odd.csv")
     assert scores.column("row").to_pylist() == list(range(ROWS))
     assert np.isfinite(scores.column("good").to_numpy()).all()

@@ -117,7 +117,7 @@ def test_fit_says_that_a_model_is_worse_than_its_base_rate(
 
     statuses = [training_main(["fit", OPTION, str(tmp_path / "table.parquet")]), export_main(["--latest"])]
 
-    said = capsys.readouterr().err
+    messages = capsys.readouterr().err
     assert statuses == [0, 1]
-    assert "refuses this checkpoint without `--anyway`" in said
-    assert said.count("`rich` should be predicted better than by its base rate") == 2
+    assert "refuses this checkpoint without `--anyway`" in messages
+    assert messages.count("`rich` should be predicted better than by its base rate") == 2

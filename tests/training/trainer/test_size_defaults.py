@@ -52,7 +52,7 @@ def test_all_choices_are_valid_settings_and_are_told() -> None:
     for size in SIZES:
         ModelConfig(**size.model)
         TrainingConfig(**size.training)
-    (told,) = describe_defaults(ModelConfig(), TrainingConfig(), 40_000)
+    (sentence,) = describe_defaults(ModelConfig(), TrainingConfig(), 40_000)
 
-    assert "40,000 rows" in told
+    assert "40,000 rows" in sentence
     assert {"dropout", "epochs"} <= ADAPTED

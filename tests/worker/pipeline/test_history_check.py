@@ -14,8 +14,8 @@ from worker.pipeline.history_check import USERS_MIN, HistoryCheck
 def observe(check: HistoryCheck, users: int, with_profile: int) -> None:
     """A batch of users, the first of whom have a profile, and as many devices, which all have one."""
     entities = [f"user:u{n}" for n in range(users)] + [f"device:d{n}" for n in range(users)]
-    found = np.array([*range(with_profile), *range(users, 2 * users)], np.int64)
-    check.observe(entities, LoadedSlices(2 * users, ["orders/0"], found, np.zeros(len(found), np.int64), []))
+    indices = np.array([*range(with_profile), *range(users, 2 * users)], np.int64)
+    check.observe(entities, LoadedSlices(2 * users, ["orders/0"], indices, np.zeros(len(indices), np.int64), []))
 
 
 def make_check(profile_share: float | None) -> HistoryCheck:
