@@ -61,6 +61,10 @@ BENCHES: Final = {
         "quality.census.command",
         "the multi-task network on Census-Income, compared with single-task networks and LightGBM",
     ),
+    "small-data": Bench(
+        "quality.small_data.command",
+        "stock settings on real tables of 40,000 rows, compared with fixed defaults and LightGBM on the same features",
+    ),
     "calibration": Bench("quality.calibration", "calibration of each task's probabilities on the simulated shop"),
     "gate": Bench("quality.gate.command", "promotion gate: harmful updates of many kinds are refused, sound ones pass"),
     "delay": Bench(

@@ -1,5 +1,7 @@
 """The bundle format: an exported model as a folder that is published atomically, with digests of all files.
 
+A folder is one of the disk, or one of an object store (`contract.object_folder`), where READY is what makes it appear.
+
     BUNDLES/
         current.json               {"version": ...}, replaced atomically
         trial.json                 {"version": ..., "share": 0 to 1}: the trial bundle, see `contract.experiment`
@@ -38,6 +40,7 @@ import msgspec
 from msgspec import Struct, field
 
 from contract.errors import BadBundle
+from contract.object_folder import Folder, ObjectFolder
 from contract.tasks import Task
 
 FILE_BYTES_MAX: Final = 2 * 1024**3
@@ -55,6 +58,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # multiclass task -> its classes in order
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> metric -> value
     positions: dict[str, int] = field(default_factory=dict)  # training positions, "topic/partition" -> offset
+    profile_share: float | None = None  # of the training rows, those whose user had a history; None: unknown
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -70,7 +74,7 @@ class Bundle:
         return self.manifest.version
 
 
-def current_version(bundles: Path) -> str | None:
+def current_version(bundles: Folder) -> str | None:
     """The current version, None before the first bundle; raises `BadBundle` for a broken pointer."""
     try:
         pointer = json.loads((bundles / "current.json").read_bytes())
@@ -81,16 +85,16 @@ def current_version(bundles: Path) -> str | None:
         raise BadBundle(f"current.json should name a version. Found: {error!r}") from error
 
 
-def read_bundle(bundles: Path, version: str) -> Bundle:
+def read_bundle(bundles: Folder, version: str) -> Bundle:
     """The bundle of that version with every digest checked; raises `BadBundle` with what was found."""
     manifest, folder = read_manifest(bundles, version), bundles / version
     return Bundle(manifest, {name: read_file(folder, name, digest) for name, digest in manifest.files.items()})
 
 
-def read_manifest(bundles: Path, version: str) -> Manifest:
+def read_manifest(bundles: Folder, version: str) -> Manifest:
     """The manifest of a complete bundle, whose other files are not read; raises `BadBundle`."""
     folder = bundles / version
-    if not (folder / "READY").exists():
+    if not is_complete(bundles, version):
         problem = "no READY in it" if folder.is_dir() else "no such folder"
         raise BadBundle(f"Bundle {version} should be complete. Found {problem}.")
     try:
@@ -102,7 +106,15 @@ def read_manifest(bundles: Path, version: str) -> Manifest:
     return manifest
 
 
-def read_file(folder: Path, name: str, digest: str) -> bytes:
+def is_complete(bundles: Folder, version: str) -> bool:
+    """Whether the bundle of that version has appeared; raises `BadBundle` for a store that does not answer."""
+    try:
+        return (bundles / version / "READY").exists()
+    except OSError as error:
+        raise BadBundle(f"Bundle {version} should be readable. Found: {error}") from error
+
+
+def read_file(folder: Folder, name: str, digest: str) -> bytes:
     """The content of one file of a bundle, read once and checked against its digest."""
     path = folder / name
     if Path(name).name != name or path.is_symlink():
@@ -119,7 +131,7 @@ def read_file(folder: Path, name: str, digest: str) -> bytes:
     return content
 
 
-def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, make_current: bool = True) -> Manifest:
+def publish(bundles: Folder, manifest: Manifest, files: Mapping[str, bytes], *, make_current: bool = True) -> Manifest:
     """Publish a bundle atomically and make it current. Returns the manifest with the files' digests.
 
     Without `make_current` it is only published, for a trial. Raises `BadBundle` with nothing left behind, also on a
@@ -127,7 +139,7 @@ def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, ma
     """
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = msgspec.structs.replace(manifest, files=digests)
-    if (bundles / manifest.version).exists():
+    if (bundles / manifest.version).exists() and not is_leftover(bundles, manifest.version):
         raise BadBundle(f"A version should be published once. Found {manifest.version} already there.")
     write_folder(bundles / manifest.version, {**files, "manifest.json": msgspec.json.encode(manifest), "READY": b""})
     try:
@@ -140,8 +152,16 @@ def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, ma
     return manifest
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Create a folder with these files atomically; raises `BadBundle`."""
+def is_leftover(bundles: Folder, version: str) -> bool:
+    """Whether a bundle in an object store was never completed; a folder on the disk appears at once."""
+    return isinstance(bundles, ObjectFolder) and not is_complete(bundles, version)
+
+
+def write_folder(folder: Folder, files: Mapping[str, bytes]) -> None:
+    """Create a folder with these files atomically; raises `BadBundle`. The last file is that which readers ask for."""
+    if isinstance(folder, ObjectFolder):
+        write_objects(folder, files)
+        return
     staging = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         shutil.rmtree(staging, ignore_errors=True)  # left by a crashed process of the same pid
@@ -155,15 +175,31 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def remove_bundle(bundles: Path, version: str) -> None:
+def write_objects(folder: ObjectFolder, files: Mapping[str, bytes]) -> None:
+    """Write the objects one after the other, in this order; raises `BadBundle`, and removes what it wrote."""
+    try:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        with suppress(OSError):
+            folder.remove_tree()
+        raise BadBundle(f"Bundle {folder.name} should be written whole. Found: {error}") from error
+
+
+def remove_bundle(bundles: Folder, version: str) -> None:
     """Remove a bundle that is not current, so that publishing it can be retried."""
     with suppress(BadBundle):
         if current_version(bundles) == version:
             return
-    shutil.rmtree(bundles / version, ignore_errors=True)
+    folder = bundles / version
+    if isinstance(folder, ObjectFolder):
+        with suppress(OSError):
+            folder.remove_tree()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def set_current(bundles: Path, version: str) -> None:
+def set_current(bundles: Folder, version: str) -> None:
     """Make `version` the one that workers load; readers see the old pointer or the new one, never a partial one.
 
     Raises `BadBundle`.
@@ -171,8 +207,14 @@ def set_current(bundles: Path, version: str) -> None:
     replace_durably(bundles / "current.json", json.dumps({"version": version}).encode())
 
 
-def replace_durably(path: Path, content: bytes) -> None:
+def replace_durably(path: Folder, content: bytes) -> None:
     """Replace a file atomically; raises `BadBundle`, which leaves the old file and no other."""
+    if isinstance(path, ObjectFolder):
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise BadBundle(f"{path} should be written. Found: {error}") from error
+        return
     staging = path.with_name(f".{path.stem}.{os.getpid()}")
     try:
         write_durably(staging, content)
@@ -191,7 +233,10 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Folder) -> None:
+    """Make the names in a folder durable; those of an object store are."""
+    if isinstance(folder, ObjectFolder):
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -7,7 +7,6 @@ share above 0 is a canary: this share of users gets its answers, the same users 
 """
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -16,6 +15,7 @@ from msgspec import Meta, Struct
 from contract.bundle import fsync_folder, replace_durably
 from contract.errors import BadBundle
 from contract.hashing import hash_fraction
+from contract.object_folder import Folder
 
 POINTER_FILE = "trial.json"
 
@@ -38,7 +38,7 @@ class Trial(Struct, frozen=True, kw_only=True):
         return hash_fraction(user_id, self.version) < self.share
 
 
-def read_trial(bundles: Path) -> Trial | None:
+def read_trial(bundles: Folder) -> Trial | None:
     """The active trial, None without one; raises `BadBundle` for a broken pointer."""
     try:
         return msgspec.json.decode((bundles / POINTER_FILE).read_bytes(), type=Trial)
@@ -48,12 +48,12 @@ def read_trial(bundles: Path) -> Trial | None:
         raise BadBundle(f"{POINTER_FILE} should name a version and a share from 0 to 1. Found: {error!r}") from error
 
 
-def set_trial(bundles: Path, trial: Trial) -> None:
+def set_trial(bundles: Folder, trial: Trial) -> None:
     """Start a trial, or change its share; readers see the old pointer or the new one. Raises `BadBundle`."""
     replace_durably(bundles / POINTER_FILE, json.dumps({"version": trial.version, "share": trial.share}).encode())
 
 
-def end_trial(bundles: Path) -> Trial | None:
+def end_trial(bundles: Folder) -> Trial | None:
     """Remove the pointer, even a broken one; returns the ended trial, None without one. Raises `BadBundle`."""
     try:
         ended = read_trial(bundles)

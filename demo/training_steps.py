@@ -41,7 +41,7 @@ class TrainingSteps:
             report = self._run_json("training", "fit", examples, "--interactions", interactions)
             show_status(format_evaluation(report["evaluation"]))
         with self._reporter.step("Exporting it to ONNX, compared with PyTorch") as show_status:
-            self._environment.processes.run("export", "export", "--latest", timeout_s=TIMEOUT_S)
+            self._environment.processes.run("export", "export", "--latest", "--anyway", timeout_s=TIMEOUT_S)
             show_status(f"version {self.bundle_version}")
 
     def train_from_feedback(self) -> bool:

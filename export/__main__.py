@@ -23,6 +23,7 @@ from contract.features.declaration import FeatureSet
 from contract.features.sources import describe_nearest
 from contract.folders import check_writable
 from contract.logs import configure_logging
+from contract.object_folder import open_folder
 from contract.programs import name_program
 from contract.settings.reading import Settings, read_settings
 
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings, features = read_settings()
         configure_logging(settings.log, process="export")
-        args.bundles = args.bundles or settings.bundles
+        args.checkpoints = settings.bundles if args.bundles is None or "://" in args.bundles else Path(args.bundles)
+        args.bundles = open_folder(args.bundles or settings.bundle_store or settings.bundles)
         status: int = args.run(args, settings, features)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)
@@ -68,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A trained model becomes a bundle. Without a COMMAND, a checkpoint is exported and published.",
     )
     folder = argparse.ArgumentParser(add_help=False)
-    folder.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the settings' own")
+    folder.add_argument("--bundles", help="the folder of bundles or its URL, instead of the settings' own")
     commands = parser.add_subparsers(metavar="COMMAND", prog=name_program("export"))
 
     export = commands.add_parser(EXPORT, parents=[folder], prog=name_program("export"), help="CHECKPOINT | --latest")
@@ -77,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--latest", action="store_true", help="the newest checkpoint of the folder of bundles")
     export.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
     export.add_argument("--older", action="store_true", help="publish even if the current bundle is newer")
+    export.add_argument("--anyway", action="store_true", help="publish even if a task is worse than its base rate")
     export.add_argument(
         "--beside", dest="as_candidate", action="store_true", help="publish without making it current, for a trial"
     )
@@ -118,12 +121,18 @@ def parse_share(text: str) -> float:
 
 def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.exporter import export
+    from model.base_rate import check_base_rate, explain_if_worse, warn_without_gain
     from model.checkpoint import find_latest, read_checkpoint
 
     started_s = time.monotonic()
     check_source(args)
     check_writable(args.bundles, "bundles")
-    checkpoint = read_checkpoint(find_latest(args.bundles) if args.latest else args.checkpoint)
+    checkpoint = read_checkpoint(find_latest(args.checkpoints) if args.latest else args.checkpoint)
+    evaluation = checkpoint.metadata.evaluation
+    if not args.anyway:
+        check_base_rate(evaluation)
+    for sentence in (*explain_if_worse(evaluation), *warn_without_gain(evaluation)):
+        print(sentence, file=sys.stderr)
     result = export(
         checkpoint,
         args.bundles,

@@ -2,17 +2,17 @@
 
 import io
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from contract.bundle import Bundle, Manifest, read_bundle
+from contract.object_folder import Folder
 from export.ort import open_session
 
 
-def print_bundle(bundles: Path, version: str) -> None:
+def print_bundle(bundles: Folder, version: str) -> None:
     """Print a bundle; raises `BadBundle`."""
     bundle = read_bundle(bundles, version)
     manifest, console = bundle.manifest, Console()

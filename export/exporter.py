@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from contract.bundle import Manifest, current_version, publish
 from contract.errors import BadBundle
+from contract.object_folder import Folder
 from export.fuzz_inputs import draw_inputs
 from export.interactions import read_all
 from export.neighbours import find_neighbours
@@ -35,7 +36,7 @@ class ExportResult:
 
 def export(
     checkpoint: Checkpoint,
-    bundles: Path,
+    bundles: Folder,
     thresholds: Thresholds,
     extra_interactions: Sequence[Path] = (),
     *,
@@ -72,6 +73,7 @@ def export(
         classes=metadata.statistics.classes,
         evaluation=metadata.evaluation,
         positions=metadata.positions,
+        profile_share=metadata.profile_share,
     )
     return ExportResult(publish(bundles, manifest, files, make_current=not as_candidate), parity)
 

@@ -7,7 +7,7 @@ probabilities, but not the order of rows.
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,9 @@ PARAMETERS: Final = {
     "binary": ("low", "high", "shift"),
     "graded": ("low", "high", "shift"),
     "multiclass": ("sharpness",),
-    "regression": (),
+    "regression": ("slope", "offset"),
 }
-IDENTITY: Final = {"low": 1.0, "high": 1.0, "shift": 0.0, "sharpness": 1.0}
+IDENTITY: Final = {"low": 1.0, "high": 1.0, "shift": 0.0, "sharpness": 1.0, "slope": 1.0, "offset": 0.0}
 SLOPE_MIN: Final = 0.05  # every slope is at least this, so that two scores stay apart
 
 
@@ -30,7 +30,8 @@ class Calibrator(nn.Module):
 
     Binary and graded (beta calibration, Kull et al. 2017): low · log p - high · log (1 - p) + shift, where p is the
     sigmoid of the logit; with low = high it is Platt scaling. Multiclass (Guo et al. 2017): all logits times one
-    sharpness, the inverse of a temperature. None for regressions. `negative_rate`: see `contract.tasks`.
+    sharpness, the inverse of a temperature. Regression: slope · z + offset, where z is the standardised value.
+    `negative_rate`: see `contract.tasks`.
     """
 
     values: Tensor
@@ -50,9 +51,18 @@ class Calibrator(nn.Module):
         if len(self.names) == 3:
             low, high, shift = self.values
             logit = high * F.softplus(logit) - low * F.softplus(-logit) + shift
-        elif self.names:
+        elif len(self.names) == 2:
+            slope, offset = self.values
+            logit = slope * logit + offset
+        else:
             logit = logit * self.values
         return logit if sampled or not self.log_negative_rate else logit + self.log_negative_rate
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load the values; networks of former versions have none for regressions, which means the identity."""
+        if not state_dict.get(f"{prefix}values", self.values).numel():
+            state_dict[f"{prefix}values"] = torch.tensor([IDENTITY[name] for name in self.names])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def set_values(self, values: Sequence[float]) -> None:

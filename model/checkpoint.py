@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -32,6 +33,13 @@ from model.feature_statistics import FeatureStatistics
 from model.network import Network
 
 
+class LearnedUntil(Struct, frozen=True, kw_only=True):
+    """The latest event and the latest label of a task that a fit trained on, in ms."""
+
+    ts_ms: int
+    known_ms: int
+
+
 class CheckpointMetadata(Struct, frozen=True, kw_only=True):
     """What is needed to build the network of a checkpoint, and its origin."""
 
@@ -44,6 +52,8 @@ class CheckpointMetadata(Struct, frozen=True, kw_only=True):
     statistics: FeatureStatistics
     evaluation: dict[str, dict[str, float]] = {}
     positions: dict[str, int] = {}  # "topic/partition" -> the first offset that was not used for training
+    profile_share: float | None = None  # see `contract.bundle.Manifest`
+    learned: dict[str, LearnedUntil] = {}  # task -> what the fit has learned, which updates leave out
 
     def schema(self) -> tuple[FeatureSet, tuple[Task, ...], dict[str, tuple[str, ...]]]:
         """The features, tasks and classes of the model, as readers of examples take them."""
@@ -87,6 +97,8 @@ def make_metadata(
     created_ms: int,
     evaluation: dict[str, dict[str, float]],
     positions: Mapping[str, int],
+    learned: Mapping[str, LearnedUntil] = MappingProxyType({}),
+    profile_share: float | None = None,
 ) -> CheckpointMetadata:
     """The metadata of a network that is saved now."""
     return CheckpointMetadata(
@@ -99,6 +111,8 @@ def make_metadata(
         statistics=network.statistics,
         evaluation=evaluation,
         positions=dict(positions),
+        learned=dict(learned),
+        profile_share=profile_share,
     )
 
 

@@ -5,6 +5,7 @@ python -m training describe DATA.parquet                       profile examples:
 python -m training evaluate DATA.parquet                       compare the network with single-task nets and LightGBM
 python -m training affinity DATA.parquet                       which tasks' gradients agree and which conflict
 python -m training search DATA.parquet...                      search hyper-parameters of the network and its training
+python -m training score BUNDLE FILE                           score the rows of a Parquet or CSV file
 python -m training follow [--once]                             learn incrementally from the feedback topic, publish
 python -m training compare [--since HOURS]                     compare a model on trial with the serving model
 python -m training watch [--once]                              monitor the serving model; roll back a worse one
@@ -31,6 +32,7 @@ COMMANDS: Final = {
     "describe": "profile examples: missing values, outliers, constant columns",
     "evaluate": "compare the network with single-task nets and LightGBM",
     "affinity": "measure which tasks' gradients agree during training, and which conflict",
+    "score": "score the rows of a Parquet or CSV file with a bundle",
     "search": "search hyper-parameters of the network and its training",
     "follow": "learn incrementally from the feedback topic, and publish",
     "compare": "compare a model on trial with the serving model",

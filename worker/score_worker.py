@@ -10,6 +10,7 @@ from typing import Final
 from contract.errors import StaleState, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
+from contract.object_folder import open_folder
 from contract.settings.reading import Settings
 from transport.client_log import check_options
 from transport.log_reader import TopicTailer
@@ -71,7 +72,9 @@ class ScoreWorker:
     def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
         check_options(settings.kafka)
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
-        self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
+        self._bundle_watcher = BundleWatcher(
+            folder=open_folder(settings.bundle_store or settings.bundles), features=features
+        )
         encoder = Encoder(features, count_absent)
         self._event_topics, readers = settings.event_topics(), make_event_readers(settings)
         catalogue = Catalogue(encoder, settings.worker.items_max)

@@ -59,6 +59,7 @@ class WrongValues(BadConfig):
 class Settings(BaseSettings):
     """All settings of all processes; raises `WrongValues`.
 
+    `bundle_store`: the URL of the folder in an object store that workers read bundles from, instead of `bundles`.
     `map`: the tables of `[map]`, see `contract.settings.mapping`.
     `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `entities`: by kind. `thresholds`: task -> action ->
     least probability.
@@ -86,6 +87,7 @@ class Settings(BaseSettings):
     map: dict[str, Any] = {}
     registry: RegistrySettings = RegistrySettings()
     bundles: Path = Path("bundles")
+    bundle_store: str = ""
     features: Path = Path("features.toml")
 
     def event_topics(self) -> EventTopics:

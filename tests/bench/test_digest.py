@@ -13,6 +13,7 @@ from bench.quality.gate import scenario
 from bench.quality.loss_balancing import command as loss_balancing
 from bench.quality.online_learning import stream
 from bench.quality.simulated_shop import SHOP_CODE_PATHS
+from bench.quality.small_data import command as small_data
 from bench.results.digest import digest_inputs, list_sources
 from testkit.checkout import ROOT
 
@@ -56,6 +57,7 @@ CODE_PATHS_BY_MODULE: dict[str, tuple[str, ...]] = {
     "bench.quality.loss_balancing.command": loss_balancing.CODE_PATHS,
     "bench.quality.online_learning.stream": stream.CODE_PATHS,
     "bench.quality.simulated_shop": SHOP_CODE_PATHS,
+    "bench.quality.small_data.command": small_data.CODE_PATHS,
 }
 
 

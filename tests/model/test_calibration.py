@@ -113,3 +113,14 @@ def test_extreme_logits_stay_finite(logit: float) -> None:
     calibrator.set_values([0.7, 1.4, 0.1])
 
     assert calibrator(torch.tensor([logit])).sigmoid().isfinite().all()
+
+
+def test_a_checkpoint_from_before_regressions_were_calibrated_predicts_as_it_did() -> None:
+    network = make_network(tasks=(DEMAND,))
+    weights = {name: value[:0] if "calibrators" in name else value for name, value in network.state_dict().items()}
+    metadata = make_metadata(network, parent=None, created_ms=1, evaluation={}, positions={})
+
+    restored = Checkpoint(metadata=metadata, weights=weights).build_network()
+
+    assert restored.calibrator(DEMAND).to_dict() == {"slope": 1.0, "offset": 0.0}
+    assert weights["calibrators.of_demand.values"].numel() == 0

@@ -17,7 +17,8 @@ from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
 from contract.settings.reading import Settings
 from training.analysis.data_profile import ColumnSummary, DatasetSummary, LabelSummary, summarize_examples
-from training.data.parquet import read_examples
+from training.analysis.feature_pruning import drop_tables, select_features
+from training.data.parquet import read_examples, write_atomically
 from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.report.console import CONSOLE, format_number, print_json, print_lines
 from training.report.pages import encode_json, find_output_errors, render_template, write_pages
@@ -30,6 +31,7 @@ TABLE_WIDTH: Final = 160  # where the output is not a terminal
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="examples as Parquet")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="the folder of the report")
+    parser.add_argument("--write", type=Path, help="a file to write the features to, without those that say nothing")
     add_erasures_argument(parser)
 
 
@@ -44,15 +46,29 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     pages = write_pages(args.out, render_pages(summary))
     console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True, width=TABLE_WIDTH)
     console.print(build_columns_table(summary.columns), build_labels_table(summary.labels))
+    dropped = write_pruned(args.write, features, summary, settings) if args.write else []
     print_lines(*summary.odd, *(f"See {page}" for page in pages))
+    if args.write:
+        print_lines(
+            f"{args.write} declares the features without the {len(dropped)} that say nothing. "
+            "With `features` set to it, replay the history again, then fit: examples hold the features of their file."
+        )
     print_json(
         examples=summary.examples,
         left_out=summary.file_rows - summary.examples,
         odd=len(summary.odd),
         pages=[str(page) for page in pages],
+        dropped=dropped,
         seconds=round(time.monotonic() - started_s, 2),
     )
     return 0
+
+
+def write_pruned(path: Path, features: FeatureSet, summary: DatasetSummary, settings: Settings) -> list[str]:
+    """Write the file of features without those that say nothing; returns their names."""
+    names = select_features(features, summary.columns, settings)
+    write_atomically(path, drop_tables(settings.features.read_text(), names).encode())
+    return names
 
 
 def build_columns_table(columns: Sequence[ColumnSummary]) -> Table:

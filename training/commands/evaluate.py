@@ -21,6 +21,7 @@ from training.data.parquet import read_examples
 from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.report.console import format_number, print_json, print_lines
 from training.report.pages import find_output_errors, write_pages
+from training.trainer.size_defaults import adapt_configs
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -42,9 +43,10 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     check_arguments(args)
     model_config, config = read_configs(settings, features, {"epochs": args.epochs})
     torch.set_num_threads(config.threads)
+    examples = read_examples(args.data, features, settings.tasks, erasures=read_erasures(args, settings))
+    model_config, config = adapt_configs(model_config, config, len(examples))
     available = build_methods(model_config, config)
     methods = {name: available[name] for name in args.methods or available}
-    examples = read_examples(args.data, features, settings.tasks, erasures=read_erasures(args, settings))
     report, curve_data = evaluate_methods(
         args.data,
         drop_unsettled(examples, round(args.settle_days * DAY_MS)),

@@ -20,6 +20,7 @@ from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from export.interactions import read_all, read_interactions
+from model.base_rate import explain_if_worse, warn_without_gain
 from model.checkpoint import (
     Checkpoint,
     CheckpointMetadata,
@@ -32,6 +33,7 @@ from model.config import check_tasks
 from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
+from training.data.learned_until import merge_learned
 from training.data.parquet import count_rows, find_files, read_examples, read_files
 from training.data.streaming import ExampleStream
 from training.erasure.arguments import add_erasures_argument, read_erasures
@@ -42,6 +44,7 @@ from training.report.progress import ProgressReporter
 from training.trainer.config import override_config
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import FitOptions, FitResult, fit
+from training.trainer.size_defaults import adapt_configs, describe_defaults
 from training.trainer.transfer import RATE_SHARES, Transfer
 
 
@@ -77,12 +80,14 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     transfer = Transfer(checkpoint=initial, carried=args.carried) if initial else None
     classes = initial.metadata.statistics.classes if initial else None
     examples = read_data(args.data, features, settings.tasks, classes, config, erasures)
+    declared = model_config, config
+    model_config, config = adapt_configs(*declared, len(examples), initial.metadata.shape if initial else None)
     options = FitOptions(args.resume, transfer, process_group)
     fitted = fit_with_progress(examples, model_config, config, options, args.log)
     process_group.close()
     if not process_group.is_main:
         return 0  # the main process writes and prints the result
-    print_lines(*fitted.left_out.values())
+    print_lines(*describe_defaults(*declared, len(examples)), *fitted.left_out.values())
     parent = initial.metadata.version if initial else current_version(bundles)
     checkpoint = build_checkpoint(fitted, examples, config, initial, parent, args.interactions)
     with checkpoint_lock(bundles):  # so that no erasure of the meantime is missed
@@ -91,6 +96,10 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         args.resume.unlink(missing_ok=True)  # the checkpoint replaces it; the next run starts from the beginning
     version = checkpoint.metadata.version
     print_evaluation(settings.tasks, fitted.evaluation, f"{version} on held-out examples")
+    worse = explain_if_worse(fitted.evaluation)
+    print_lines(*worse, *warn_without_gain(fitted.evaluation))
+    if worse:
+        print_lines("`python -m export` refuses this checkpoint without `--anyway`.")
     print_json(
         version=version,
         checkpoint=str(path),
@@ -162,6 +171,8 @@ def build_checkpoint(
         created_ms=time.time_ns() // 1_000_000,
         evaluation=fitted.evaluation,
         positions={},
+        learned=merge_learned(initial.metadata.learned if initial else {}, fitted.learned),
+        profile_share=fitted.profile_share,
     )
     sample, interactions = build_replay_data(examples, fitted.network.tasks, config)
     interaction_tables: list[Path | bytes] = [interactions, *interaction_files]

@@ -12,6 +12,7 @@ import msgspec
 import torch
 
 from contract.bundle import replace_durably
+from contract.bundle_mirror import open_store, push, synchronize
 from contract.errors import BadBundle, BadData, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.folders import check_writable
@@ -103,7 +104,9 @@ def learn_with_retry(
 
 def run_update(reader: FeedbackReader, bundles: Path, settings: Settings, config: TrainingConfig) -> UpdateStatus:
     """Read a batch of feedback, update the serving model, and publish the update or record its rejection."""
-    started_s = time.monotonic()
+    started_s, store = time.monotonic(), open_store(settings)
+    if store:
+        synchronize(bundles, store)
     checkpoint = read_serving_checkpoint(bundles)
     rejected = RejectedUpdateStore(bundles)
     parent = checkpoint.metadata.version
@@ -115,6 +118,8 @@ def run_update(reader: FeedbackReader, bundles: Path, settings: Settings, config
         outcome = replace(outcome, left_out={**outcome.left_out, ERASED: batch.erased})
     report_update(outcome, settings)
     version = publish(outcome.checkpoint, bundles, settings.thresholds) if outcome.checkpoint else None
+    if version and store:
+        push(bundles, store)
     if version is None and (batch.values or batch.erased):
         rejected.add(build_rejection(outcome, checkpoint, batch), outcome.rejected_checkpoint)
     rejections = 0 if version else len(rejected.list_unsettled(parent))

@@ -15,6 +15,7 @@ from training.commands.fit import read_configs
 from training.data.parquet import read_files, write_atomically
 from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.report.console import format_number, print_json, print_lines
+from training.trainer.size_defaults import ADAPTED, adapt_configs
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,8 +35,10 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     check_space(names)
     model_config, config = read_configs(settings, features, {"epochs": args.epochs})
     torch.set_num_threads(config.threads)
+    examples = read_files(args.data, features, settings.tasks, erasures=read_erasures(args, settings))
+    model_config, config = adapt_configs(model_config, config, len(examples))
     search = HyperparameterSearch(
-        examples=read_files(args.data, features, settings.tasks, erasures=read_erasures(args, settings)),
+        examples=examples,
         model_config=model_config,
         config=config,
         names=names,
@@ -70,14 +73,14 @@ def find_best_values(result: SearchResult) -> dict[str, Any]:
 
 
 def to_toml(result: SearchResult) -> str:
-    """The best configuration as the tables [model] and [training], without values that equal their default."""
+    """The best configuration as the tables [model] and [training], without values that equal a fixed default."""
     parts = []
     for name, table in (("model", result.model_config), ("training", result.config)):
         default = type(table)()
         lines = [
             f"{key} = {msgspec.json.encode(value).decode()}"
             for key, value in table.model_dump().items()
-            if value != getattr(default, key)
+            if value != getattr(default, key) or key in ADAPTED
         ]
         parts.append("\n".join([f"[{name}]", *lines]))
     return "\n\n".join(parts) + "\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from contract.bundle_mirror import open_store, push, synchronize
 from contract.errors import BadBundle, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.settings.monitor import MonitorConfig
@@ -39,9 +40,9 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     ):
         if args.once:
             erasures.apply()
-            print_json(**to_json(monitor.check()))
+            print_json(**to_json(check_mirrored(monitor, settings, bundles)))
             return 0
-        return run_until_stopped(monitor, erasures, settings, config, args.stop)
+        return run_until_stopped(monitor, erasures, settings, config, args.stop, bundles)
 
 
 @contextmanager
@@ -72,6 +73,7 @@ def run_until_stopped(
     settings: Settings,
     config: MonitorConfig,
     stop: threading.Event,
+    bundles: Path,
 ) -> int:
     """Check periodically until `stop` is set, and serve metrics."""
     server = MetricsServer(port=config.http_port)
@@ -79,11 +81,21 @@ def run_until_stopped(
     log.info("Metrics are served on port %d.", server.port)
     try:
         while not stop.is_set():
-            last = check_with_retry(monitor, settings, config, last, erasures.apply)
+            last = check_with_retry(monitor, settings, config, last, erasures.apply, bundles)
             stop.wait(config.pause_s)
     finally:
         server.close()
     return 0
+
+
+def check_mirrored(monitor: ModelMonitor, settings: Settings, bundles: Path) -> MonitorReport:
+    """Check once; where the settings name an object store, its pointer counts, and a rollback moves it."""
+    if store := open_store(settings):
+        synchronize(bundles, store)
+    report = monitor.check()
+    if store and report.withdrawal:
+        push(bundles, store)
+    return report
 
 
 def check_with_retry(
@@ -92,6 +104,7 @@ def check_with_retry(
     config: MonitorConfig,
     last: MonitorReport,
     prepare: Callable[[], None] = lambda: None,
+    bundles: Path | None = None,
 ) -> MonitorReport:
     """Check once and print metrics that have changed; returns the last report while Kafka is unavailable.
 
@@ -99,7 +112,7 @@ def check_with_retry(
     """
     try:
         prepare()
-        report = monitor.check()
+        report = check_mirrored(monitor, settings, bundles or settings.bundles)
     except (Unavailable, BadBundle) as error:
         metrics.RETRIES.inc()
         log.warning("%s Trying again in %g s.", error, config.pause_s)

@@ -16,6 +16,7 @@ from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow
 from contract.profiles.erasures import Erasures
 from contract.settings.monitor import MonitorConfig
+from training.monitor.compared_until import ComparedUntil
 from training.monitor.drift_columns import (
     DriftColumn,
     extract_columns,
@@ -52,14 +53,24 @@ class DriftDetector:
     """Compares scored rows, each kind in blocks of its own."""
 
     def __init__(self, *, features: FeatureSet, config: MonitorConfig, folder: Path | None = None) -> None:
-        """`folder`: stores the references over restarts."""
+        """`folder`: stores the references, and up to when rows were compared, over restarts."""
         self._features, self._config = features, config
         self._open_blocks: dict[str, UserSample] = {}
         self._references = DriftReferences(digest=features.digest, folder=folder)
+        self._compared = ComparedUntil(folder=folder)
         self._blocks_begun = 0
 
+    def has_compared(self, row: ScoredRow) -> bool:
+        """Whether the row is older than the last complete block of its kind, maybe of an earlier process."""
+        return self._compared.has_passed(row.kind, row.ts_ms)
+
     def observe(self, row: ScoredRow) -> BlockComparison | None:
-        """Add a row of these features; returns the comparison of the block that it completes, if any."""
+        """Add a row of these features; returns the comparison of the block that it completes, if any.
+
+        A row that is older than the last complete block is ignored.
+        """
+        if self.has_compared(row):
+            return None
         block = self._open_blocks.get(row.kind)
         if block is None:
             self._blocks_begun += 1
@@ -68,7 +79,9 @@ class DriftDetector:
         if len(block) < self._config.block or block.span_ms < self._config.block_s * 1_000:
             return None
         del self._open_blocks[row.kind]
-        return self._compare(row.kind, block)
+        comparison = self._compare(row.kind, block)
+        self._compared.advance(row.kind, block.last_ms)
+        return comparison
 
     def erase(self, erasures: Erasures) -> None:
         """Remove the rows of erased people from open blocks and references; raises `BadBundle`."""

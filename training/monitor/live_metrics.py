@@ -154,7 +154,8 @@ def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, f
         return metrics
     y, p, w = usable.y, usable.p, usable.w
     if task.kind == "regression":
-        return metrics | {"rmse": root_mean_squared_error(y, p, w)}
+        level = {"predicted_to_observed": ratio_to_observed(y, p, w)}
+        return metrics | {"rmse": root_mean_squared_error(y, p, w)} | level
     metrics |= {
         "positives": float((w * y).sum()),
         "auc": auc(y, p, w),

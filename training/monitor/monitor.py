@@ -5,20 +5,22 @@ thing it changes is the pointer, from a bundle that is worse to that bundle's pa
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from contract.bundle import current_version, read_manifest
 from contract.errors import BadBundle, BadData
 from contract.features.declaration import FeatureSet
-from contract.messages import read_example, read_scored_row
+from contract.messages import Example, ScoredRow, read_example, read_scored_row
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.monitor import MonitorConfig
 from contract.settings.reading import Settings
+from contract.units import SECOND_MS
 from model.checkpoint import checkpoint_path, read_checkpoint
 from training.feedback.chunked_reader import RecordChunk
 from training.monitor import metrics
@@ -27,10 +29,14 @@ from training.monitor.drift import Alarm, DriftDetector
 from training.monitor.live_metrics import LiveMetrics
 from training.monitor.rollback import Withdrawal, find_rollback_target, find_unfinished, finish_withdrawal, withdraw
 from training.monitor.rollback_test import RollbackTest, RollbackTestResult
+from training.monitor.time_merge import TimeMerge
 from training.online.rejected_updates import is_frozen
 from training.trainer.evaluation import Evaluation
+from transport.records import Record, TopicPartition
 
 log = logging.getLogger(__name__)
+FUTURE_MS: Final = 5 * 60 * SECOND_MS  # a row dated later than that after the newest record would stop drift detection
+Message = TypeVar("Message", Example, ScoredRow)
 
 
 class RecordSource(Protocol):
@@ -71,6 +77,7 @@ class ModelMonitor:
         self._positions: dict[str, dict[str, int]] = {"scored": {}, "feedback": {}}
         self._live_metrics = LiveMetrics(tasks=settings.tasks, feedback=settings.feedback, config=config)
         self._drift_detector = DriftDetector(features=features, config=config, folder=bundles / "drift")
+        self._merge = TimeMerge()
         self._alarms = list[Alarm]()
         self._rollback_test: RollbackTest | None = None
         self._last_message = ""
@@ -89,8 +96,8 @@ class ModelMonitor:
 
     def check(self) -> MonitorReport:
         """Read both topics to their ends, export metrics, and test the serving bundle. Raises `Unavailable`."""
-        self._read_to_end("scored", self._observe_scored)
-        self._read_to_end("feedback", self._observe_example)
+        self._read_scored()
+        self._read_feedback()
         self._live_metrics.evict_old()
         alarms, self._alarms = self._alarms, []
         thresholds = self._thresholds()
@@ -103,35 +110,53 @@ class ModelMonitor:
         non_empty = {version: evaluation for version, evaluation in figures.items() if evaluation}
         return MonitorReport(non_empty, alarms, test_result, withdrawal)
 
-    def _read_to_end(self, name: str, observe: Callable[[bytes], None]) -> None:
-        """Pass a topic's records up to its present end to `observe`; unreadable ones are counted."""
-        topic = self._topics[name]
+    def _read_chunks(self, name: str) -> Iterator[RecordChunk]:
+        """A topic's records up to its present end; a chunk counts as read when the next one is asked for."""
         is_last = False
         while not is_last:
-            chunk = topic.read(self._positions[name])
-            for record in chunk.records:
-                try:
-                    observe(record.value or b"")
-                except msgspec.MsgspecError:
-                    metrics.LEFT_OUT.labels("unreadable").inc()
+            chunk = self._topics[name].read(self._positions[name])
+            yield chunk
             self._positions[name] = chunk.positions
             is_last = chunk.is_last
             metrics.RECORDS.labels(name).inc(len(chunk.records))
 
-    def _observe_example(self, value: bytes) -> None:
-        example = read_example(value)
+    def _read_feedback(self) -> None:
+        for chunk in self._read_chunks("feedback"):
+            for record in chunk.records:
+                if (example := read_or_count(read_example, record)) is not None:
+                    self._observe_example(example)
+
+    def _read_scored(self) -> None:
+        """Pass the scored rows to drift detection in the order of their times, whatever partitions they are in."""
+        for chunk in self._read_chunks("scored"):
+            newest_ms = max((record.kafka_ms for record in chunk.records), default=0)
+            latest_ms = dict[TopicPartition, int]()
+            for record in chunk.records:
+                if (row := read_or_count(read_scored_row, record)) is None:
+                    continue
+                if newest_ms and row.ts_ms > newest_ms + FUTURE_MS:
+                    metrics.LEFT_OUT.labels("from the future").inc()
+                    continue
+                self._merge.add(row)
+                latest_ms[record.topic_partition] = max(row.ts_ms, latest_ms.get(record.topic_partition, 0))
+            for row in self._merge.release({} if chunk.is_last else latest_ms):
+                self._observe_scored(row)
+
+    def _observe_example(self, example: Example) -> None:
         if self._erasures.covers(example.user_id, example.ts_ms):
             metrics.LEFT_OUT.labels("of erased people").inc()
         else:
             self._live_metrics.observe(example)
 
-    def _observe_scored(self, value: bytes) -> None:
-        row = read_scored_row(value)
+    def _observe_scored(self, row: ScoredRow) -> None:
         if self._erasures.covers(row.user_id, row.ts_ms):
             metrics.LEFT_OUT.labels("of erased people").inc()
             return
         if row.features != self._features.digest:
             metrics.LEFT_OUT.labels("of other features").inc()
+            return
+        if self._drift_detector.has_compared(row):
+            metrics.LEFT_OUT.labels("older than the last block").inc()
             return
         comparison = self._drift_detector.observe(row)
         if comparison is None:
@@ -141,7 +166,11 @@ class ModelMonitor:
         for alarm in comparison.alarms:
             metrics.DRIFT_ALARMS.labels(alarm.kind, alarm.column).inc()
             log.warning(
-                "Drift: the distribution of `%s` in %s rows changed (p = %.1g).", alarm.column, alarm.kind, alarm.p
+                "Drift: the distribution of `%s` in %s rows changed by %s (p = %.1g).",
+                alarm.column,
+                alarm.kind,
+                datetime.fromtimestamp(alarm.ts_ms / SECOND_MS, UTC).isoformat(timespec="seconds"),
+                alarm.p,
             )
 
     def _thresholds(self) -> dict[str, dict[str, float]]:
@@ -220,6 +249,15 @@ class ModelMonitor:
         if message != self._last_message:
             log.log(level, message)
         self._last_message = message
+
+
+def read_or_count(decode: Callable[[bytes], Message], record: Record) -> Message | None:
+    """The message of a record, or None for an unreadable one, which is counted."""
+    try:
+        return decode(record.value or b"")
+    except msgspec.MsgspecError:
+        metrics.LEFT_OUT.labels("unreadable").inc()
+        return None
 
 
 def to_json(report: MonitorReport) -> dict[str, Any]:

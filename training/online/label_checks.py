@@ -16,12 +16,12 @@ from contract.arrays import Array, Floats, Mask, Predictions
 from contract.graphs import GRAPHS
 from contract.tasks import Task
 from training.data.examples import Examples
+from training.data.users import index_users
 from training.metrics.losses import PROBABILITY_MIN
 from training.metrics.ranking import auc
 from training.online.new_labels import LABEL_THRESHOLD
 from training.online.promotion_gate import ROWS_MIN
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
-from training.stats.paired_predictions import index_users
 
 TAIL_PROBABILITY: Final = 0.005  # on either side of a count
 SKILL_RATIO_MIN: Final = 0.4  # of the skill on replayed examples

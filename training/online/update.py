@@ -27,6 +27,7 @@ from training.online.embedding_rows import update_embedding_rows
 from training.online.example_filters import filter_examples
 from training.online.incremental_pass import IncrementalPass, learn_progressively
 from training.online.label_checks import check_labels
+from training.online.learned_labels import drop_learned
 from training.online.promotion_gate import check_finite_weights, check_update
 from training.online.replay_buffer import encode_buffer
 from training.online.update_inputs import UpdateInputs, decode_usable, read_buffer, read_deferred
@@ -75,6 +76,8 @@ def update(
     `delays`: the tasks whose first label may be corrected later.
     """
     new, left_out = decode_usable(feedback.values, checkpoint)
+    new, learned_before = drop_learned(new, checkpoint.metadata.learned)
+    left_out |= learned_before
     buffer = read_buffer(checkpoint)
     buffered = buffer.examples if buffer else None
     rows, filtered_out = filter_examples(new.examples, buffered, feedback.newest_ms, config.user_share)
@@ -164,4 +167,6 @@ def describe_update(
         created_ms=max(time.time_ns() // 1_000_000, checkpoint.metadata.created_ms + 1),
         evaluation=evaluation,
         positions=positions,
+        learned=checkpoint.metadata.learned,
+        profile_share=checkpoint.metadata.profile_share,
     )

@@ -13,8 +13,8 @@ import numpy as np
 
 from contract.arrays import Floats, Integers, Predictions
 from contract.tasks import Task
-from training.data.codes import factorize
 from training.data.examples import Examples
+from training.data.users import index_users
 from training.metrics.calibration import BINS, assign_bins, to_top_class
 from training.metrics.losses import constant_loss, row_losses
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
@@ -96,12 +96,6 @@ class PairedLosses:
         """The increase of the calibration error over ten bins."""
         bias = np.concatenate([bin_residuals(self.old), bin_residuals(self.new)], 1) / len(self)
         return bootstrap_interval(bias, self.user, abs_error_increase)
-
-
-def index_users(examples: Examples) -> Integers:
-    """The number of each row's user (N,); a row without a user, as of a product, has a number of its own."""
-    keys = zip(examples.user_id, examples.example_id, strict=True)
-    return factorize(np.array([f"u{user}" if user else f"e{example_id}" for user, example_id in keys], np.object_))
 
 
 def abs_error_increase(sums: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """Post-hoc calibration: fits each task's calibrator to rows that were used neither for training nor for validation.
 
-The objective is the log loss of the calibrated predictions plus a weak prior for the identity, so a few rows change
+The objective is the loss of the calibrated predictions plus a weak prior for the identity, so a few rows change
 little. A task that goes through another is fitted as the product of both probabilities, on every row that has its
 label, after the other task; as a product it is never larger than the other's probability.
 """
@@ -14,6 +14,7 @@ from scipy.special import expit, log_softmax, xlogy
 from torch import Tensor
 
 from contract.arrays import Array, Floats
+from contract.tasks import Task
 from model.calibration import IDENTITY, SLOPE_MIN
 from model.heads import sort_by_dependency
 from model.network import Network, TaskView
@@ -32,12 +33,34 @@ def calibrate(network: Network, examples: Examples) -> None:
         if rows.any() and calibrator.names:
             y, z = examples.labels[task.name][rows], logits[task.name][rows]
             before = probabilities[task.through][rows] if task.through else np.ones(len(y))
-            calibrator.set_values(fit_sharpness(z, y) if task.kind == "multiclass" else fit_beta(z, y, before))
+            calibrator.set_values(fit_calibrator(network, task, z, y, before))
         if task.kind == "binary" and task.name in logits:
             probabilities[task.name] = predict_probabilities(
                 to_features(logits[task.name]), calibrator.values.cpu().numpy().astype(np.float64)
             )
             probabilities[task.name] *= probabilities[task.through] if task.through else 1.0
+
+
+def fit_calibrator(network: Network, task: Task, logits: Floats, y: Array, before: Floats) -> list[float]:
+    """The values that fit the labels (N,) of a task best; `before`: see `fit_beta`."""
+    if task.kind == "multiclass":
+        return fit_sharpness(logits, y)
+    if task.kind == "regression":
+        mean, deviation = network.scale[task.name]
+        return fit_level(logits, (y.astype(np.float64) - mean) / deviation)
+    return fit_beta(logits, y, before)
+
+
+def fit_level(z: Floats, y: Floats) -> list[float]:
+    """The (slope, offset) that fit standardised labels (N,) best; the mean prediction becomes the mean label.
+
+    Least squares, with the slope drawn to 1 by the prior. The level is exact: a prior on it would bias every sum.
+    """
+    center, mean = float(z.mean()), float(y.mean())
+    deviation = z - center
+    shared, own = float(deviation @ (y - mean)), float(deviation @ deviation)
+    slope = max((shared + PRIOR_STRENGTH) / (own + PRIOR_STRENGTH), SLOPE_MIN)
+    return [slope, mean - slope * center]
 
 
 def fit_beta(logits: Floats, y: Array, before: Floats) -> list[float]:

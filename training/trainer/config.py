@@ -11,9 +11,9 @@ from training.trainer.loss_balancing import create_method
 
 
 def override_config(declared: TrainingConfig, overrides: Mapping[str, object]) -> TrainingConfig:
-    """The declared settings with some values replaced; raises `BadConfig` for values out of range."""
+    """The declared settings with some values replaced, the others as set; raises `BadConfig` for wrong values."""
     try:
-        config = TrainingConfig.model_validate({**declared.model_dump(), **overrides})
+        config = TrainingConfig.model_validate({**declared.model_dump(exclude_unset=True), **overrides})
     except ValidationError as error:
         raise BadConfig(describe_errors(error, TrainingConfig, "training.")) from error
     check_balance(config)

@@ -70,7 +70,8 @@ def compute_metrics(task: Task, truth: GroundTruth, p: Array) -> dict[str, float
         return compute_class_metrics(task, truth.y, p)
     if task.kind == "regression":
         error = root_mean_squared_error(truth.y, p)
-        return {"rmse": error, "gain": relative_gain(error**2, constant_loss(task, truth.y))}
+        metrics = {"rmse": error, "gain": relative_gain(error**2, constant_loss(task, truth.y))}
+        return metrics | compute_level(truth.y, p)
     return compute_probability_metrics(task, truth, p)
 
 
@@ -94,7 +95,6 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
         "log_loss": loss,
         "gain": relative_gain(loss, constant_loss(task, y)),
         "ece": calibration_error(y, p),
-        "predicted_to_observed": ratio_to_observed(y, p),
     }
     if GRAPHS[task.graph].is_rare_positive:
         metrics |= compute_rare_positive_metrics(truth, p)
@@ -102,7 +102,13 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
         metrics["grouped_auc"] = auc_by_group(is_relevant, p, truth.user_id)
     if task.kind == "graded":
         metrics["ndcg_10"] = ndcg(y, p, truth.event_id)
-    return metrics | {"mean_label": float(y.mean()), "mean_prediction": float(p.mean())}
+    return metrics | compute_level(y, p)
+
+
+def compute_level(y: Array, p: Array) -> dict[str, float]:
+    """The observed and the predicted mean, and their ratio."""
+    means = {"mean_label": float(np.mean(y, dtype=np.float64)), "mean_prediction": float(np.mean(p, dtype=np.float64))}
+    return {"predicted_to_observed": ratio_to_observed(y, p), **means}
 
 
 def compute_rare_positive_metrics(truth: GroundTruth, p: Array) -> dict[str, float]:

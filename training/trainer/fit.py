@@ -14,11 +14,15 @@ import numpy as np
 
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
+from model.checkpoint import LearnedUntil
 from model.feature_statistics import measure
 from model.network import Network
 from training.data.examples import Examples
+from training.data.learned_until import measure_learned
+from training.data.profile_share import measure_profile_share
 from training.data.split import assign_families
 from training.data.streaming import ExampleStream
+from training.trainer.base_rate import measure_worse_share, merge_evaluations
 from training.trainer.batching import alternate_batches, mix_batches, to_batch
 from training.trainer.calibration import calibrate
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
@@ -49,13 +53,15 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The calibrated network of the best epoch, its metrics, and why some tasks were excluded."""
+    """The calibrated network of the best epoch, its metrics, why some tasks were excluded, and what it has learned."""
 
     network: Network
     optimizer: Mapping[str, Any]
     evaluation: Evaluation
     score: float
     left_out: dict[str, str]
+    learned: dict[str, LearnedUntil]
+    profile_share: float | None
 
 
 def ignore_progress(done: int, steps: int, losses: Losses) -> None:
@@ -109,9 +115,19 @@ def fit(
             state.save(options.state_path, digest)
         report(epoch)
     network.load_state_dict(state.best.weights)
-    evaluation = evaluate(network.eval(), validation)
+    worse_shares = measure_worse_share(network.eval(), data.statistics_sample, validation)
+    evaluation = merge_evaluations(evaluate(network, validation), worse_shares)
     optimizer = state.best.optimizer if groups is None else {}  # updates train other parameters than a transfer does
-    return FitResult(network.cpu().requires_grad_(True), optimizer, evaluation, state.best.score, data.left_out)
+    trained = transfer.drop_frozen_labels(data.statistics_sample) if transfer else data.statistics_sample
+    return FitResult(
+        network=network.cpu().requires_grad_(True),
+        optimizer=optimizer,
+        evaluation=evaluation,
+        score=state.best.score,
+        left_out=data.left_out,
+        learned=measure_learned(trained),
+        profile_share=measure_profile_share(data.statistics_sample),
+    )
 
 
 def run_epoch(

@@ -8,15 +8,16 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
-from contract.bundle import current_version, read_bundle
+from contract.bundle import read_bundle
 from contract.errors import BadBundle
-from contract.experiment import Trial, read_trial
+from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.object_folder import Folder
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
+from worker.model.pointers import Pointers
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,14 @@ REMINDER_S: Final = 60.0  # between two warnings that no model answers
 
 
 class BundleWatcher:
-    """Watches the folder of bundles; any error leaves the active models as they are.
+    """Watches the folder of bundles, on a disk or in an object store; any error leaves the active models as they are.
 
     A thread loads bundles, one at a time, so that no batch waits for it.
     """
 
-    def __init__(self, *, folder: Path, features: FeatureSet, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, folder: Folder, features: FeatureSet, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._pointers = Pointers(folder)
         self._clock_s = clock_s
         self._reminder_due_s = -1.0
         self._features = features
@@ -78,25 +80,20 @@ class BundleWatcher:
     def close(self) -> None:
         """Wait for the bundle that is being loaded, and drop it."""
         self._executor.shutdown(cancel_futures=True)
+        self._pointers.close()
 
     def _remind_of_absence(self) -> None:
         """Warn at once, and then once in `REMINDER_S`, that no bundle serves."""
         if (now_s := self._clock_s()) < self._reminder_due_s:
             return
         self._reminder_due_s = now_s + REMINDER_S
-        folder = self._folder.absolute()
-        if not self._folder.is_dir():
-            reason = f"`bundles` should be a folder that this process may read. Found none at {folder}."
-        elif not (self._folder / "current.json").exists():
-            reason = f"{folder} should have a current bundle. Found none: `python -m export` publishes one."
-        else:
-            return  # it is loading, or it was rejected, which the log says
-        log.warning("%s Until then rules and popular items answer, marked `degraded`.", reason)
+        if reason := self._pointers.explain_absence():  # else it is loading, or it was rejected, which the log says
+            log.warning("%s Until then rules and popular items answer, marked `degraded`.", reason)
 
     def _poll_serving(self, wait: bool) -> Model | None:
         version = None
         try:
-            version = current_version(self._folder)
+            version = self._pointers.read_version(wait=wait)
             return self._serving_loader.poll(version, self._list_loaded_models(), wait=wait) if version else None
         except BadBundle as error:
             consequence = (
@@ -109,7 +106,7 @@ class BundleWatcher:
     def _poll_trial(self, serving: Model | None, wait: bool) -> TrialModel | None:
         """The trial model; the present one stays while the next is loaded, and ends if that is rejected."""
         try:
-            trial = read_trial(self._folder)
+            trial = self._pointers.read_trial()
         except BadBundle as error:
             self._trial_loader.reject(BROKEN_POINTER, f"No trial is active: {error}")
             return None

@@ -102,6 +102,9 @@ OPEN_TRANSACTION_OFFSET: Final = gauge(
 MODEL_INFO: Final = gauge("model_info", "1 for the serving model.", "version")
 BUNDLES_REFUSED: Final = counter("bundles_refused_total", "Bundles rejected as unfit to serve.")
 BUNDLE_SWAPS: Final = counter("bundle_swaps_total", "Bundles activated.")
+PROFILE_SHARE: Final = gauge(
+    "profile_share", "Share of users with a profile: found by the first batches, and in the model's training.", "of"
+)
 TRIAL_INFO: Final = gauge("trial_info", "1 for the trial model, with its share of users.", "version", "share")
 TRIAL_ROWS: Final = counter("trial_rows_total", "Rows that the trial model scored, as shadow or canary.", "way")
 TRIAL_FAILURES: Final = counter("trial_failures_total", "Trial model failures, by reason.", "reason")

@@ -27,6 +27,7 @@ from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import PROFILER, Step, StepMarker
 from worker.pipeline.answer_filter import AnswerFilter
+from worker.pipeline.history_check import HistoryCheck
 from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
 from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
@@ -76,6 +77,7 @@ class BatchPipeline:
         self._record_reader = open_record_reader(settings, self._readers, retry.call)
         self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kind_of=scorer.kind_of)
+        self._history_check = HistoryCheck()
         self._unstarted: set[TopicPartition] = set()  # assigned since the last step
         self._breaker = DeadLetterBreaker(
             share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
@@ -86,6 +88,8 @@ class BatchPipeline:
 
     def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
         """Use these models from the next batch on; one batch never mixes line-ups."""
+        if model:
+            self._history_check.expect(model.manifest)
         self._scorer.activate(model, trial_model)
         self._model_version = model_version(model)
 
@@ -269,6 +273,7 @@ class BatchPipeline:
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
         with PROFILER("read profiles"):
             slices = self._stores.profiles.read(updates.entities)
+        self._history_check.observe(updates.entities, slices)
         with PROFILER("read fold"):
             return fold(slices, updates)
 

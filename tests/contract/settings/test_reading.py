@@ -354,7 +354,7 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(
     # then
     sections = (
         "kafka, redis, topics, intake, worker, lists, feedback, log, entities, rules, tasks, thresholds, model, "
-        "training, watch, map, registry"
+        "training, watch, map, registry, bundles, bundle_store, features"
     )
     table = {"kind": "binary", "groups": "user", "graph": "decide"}
     topics = sorted(TopicSettings(clicks="shop.orders").names_by_kind().values())
@@ -379,7 +379,7 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(
         "`training.held_out` should be less than 1. Found 1.5.",
         "`watch.rollback` should be a valid boolean, unable to interpret input. Found 'perhaps'.",
         "`bundles` is not a valid path for <class 'pathlib.Path'>. Found 3.",
-        f"`unknown` should be one of the settings {sections}, bundles, features. Found none of that name.",
+        f"`unknown` should be one of the settings {sections}. Found none of that name.",
         f"Each kind should have a topic of its own. Found {topics}.",
         "A list should be no longer than its candidates. Found it longer.",
         "Tasks should have names of their own. Found ['fraud', 'fraud'].",

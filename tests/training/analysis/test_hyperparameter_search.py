@@ -19,6 +19,7 @@ from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch,
 from training.commands.search import run
 from training.data.parquet import write_examples
 from training.trainer.fit import FitOptions, fit
+from training.trainer.size_defaults import adapt_configs
 
 EXAMPLES = make_examples(300, 3)
 SEARCHED = ("hidden", "learning_rate", "dropout")
@@ -87,7 +88,8 @@ def test_the_best_configuration_is_written_as_settings_tables(
 
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     tables = tomllib.loads((tmp_path / "best.toml").read_text())
-    assert ModelConfig.model_validate(tables["model"]) == SHAPE.model_copy(update={"tower": printed["values"]["tower"]})
+    shape, _ = adapt_configs(SHAPE, PLAN, rows=1)
+    assert ModelConfig.model_validate(tables["model"]) == shape.model_copy(update={"tower": printed["values"]["tower"]})
     assert TrainingConfig.model_validate(tables["training"]).batch == 64
     assert printed["trials"] == 2
 

@@ -17,6 +17,7 @@ from contract.hashing import hash_text, hash_texts
 from contract.messages import ScoredRow
 from contract.profiles.erasures import Erasures
 from contract.settings.monitor import MonitorConfig
+from contract.units import DAY_MS
 from tests.model import small
 from training.monitor.drift import BlockComparison, DriftDetector
 from training.monitor.drift_columns import DriftColumn, RowOwners, extract_columns, has_declared_widths, strip_version
@@ -121,7 +122,7 @@ def test_scores_are_compared_within_one_model_version() -> None:
     assert {alarm.column for alarm in alarms} <= {"amount", "spent", "payment"}
 
     # and a change within the second version does
-    changed = [replace(row, scores={"fraud": (0.5,)}) for row in second]
+    changed = [replace(row, ts_ms=row.ts_ms + 999 * DAY_MS, scores={"fraud": (0.5,)}) for row in second]
     alarms = [alarm for comparison in compare_rows(detector, changed) for alarm in comparison.alarms]
     assert "score.fraud" in {alarm.column for alarm in alarms}
 

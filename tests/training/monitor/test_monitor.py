@@ -359,3 +359,62 @@ def test_the_command_checks_once_and_prints_a_line_of_json(
     line = capsys.readouterr().out
     assert '"withdrawn": null' in line
     assert harness.version in line
+
+
+class PartitionedTopic:
+    """Two partitions with rows of the same times, read in chunks of one partition's first rows after the other's."""
+
+    def __init__(self, rows: list[ScoredRow], limit: int) -> None:
+        self.parts, self.limit = [rows[0::2], rows[1::2]], limit
+
+    def read(self, positions: Mapping[str, int]) -> RecordChunk:
+        records, ends = list[Record](), dict[str, int]()
+        for number, rows in enumerate(self.parts):
+            partition = TopicPartition("t", number)
+            begin = positions.get(str(partition), 0)
+            ends[str(partition)] = min(begin + self.limit, len(rows))
+            records += [
+                Record(partition, n, None, to_msgpack(rows[n]), (), 0) for n in range(begin, ends[str(partition)])
+            ]
+        return RecordChunk(records, ends, all(ends[f"t/{n}"] == len(rows) for n, rows in enumerate(self.parts)))
+
+
+def test_rows_of_several_partitions_are_tested_in_the_order_of_their_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness, seen = MonitorHarness(tmp_path, 0.0), list[int]()
+    rows = [make_scored_row(n) for n in range(90)]
+    harness.scored = PartitionedTopic(rows, limit=7)  # type: ignore[assignment]
+    monitor = harness.make_monitor()
+    monkeypatch.setattr(monitor, "_observe_scored", lambda row: seen.append(row.ts_ms))
+
+    monitor.check()
+
+    assert seen == sorted(row.ts_ms for row in rows)
+
+
+def test_a_row_from_the_future_does_not_stop_drift_detection(tmp_path: Path) -> None:
+    harness, before = MonitorHarness(tmp_path, 0.0), read_metric(metrics.LEFT_OUT, "from the future")
+    row = make_scored_row(1)
+    late = replace(row, ts_ms=row.ts_ms + 86_400_000)
+    records = [Record(TopicPartition("t", 0), n, None, to_msgpack(r), (), row.ts_ms) for n, r in enumerate([row, late])]
+    harness.scored.read = lambda positions: RecordChunk(records, {"t/0": 2}, True)  # type: ignore[method-assign]
+
+    harness.make_monitor().check()
+
+    assert read_metric(metrics.LEFT_OUT, "from the future") - before == 1
+
+
+def test_a_restarted_monitor_raises_no_alarm_twice(tmp_path: Path) -> None:
+    harness = MonitorHarness(tmp_path, 0.001)
+    harness.scored.add([make_scored_row(n, 1.0 if n < 200 else 0.1) for n in range(300)])
+    alarms = harness.make_monitor().check().alarms
+
+    repeated_alarms = harness.make_monitor().check().alarms
+    harness.scored.add([make_scored_row(n, 0.7) for n in range(300, 450)])
+    later_alarms = harness.make_monitor().check().alarms
+
+    assert [alarm.column for alarm in alarms] == ["score.fraud"]
+    assert repeated_alarms == []
+    assert [alarm.column for alarm in later_alarms] == ["score.fraud"]
+    assert later_alarms[0].ts_ms > alarms[0].ts_ms

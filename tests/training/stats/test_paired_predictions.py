@@ -4,9 +4,10 @@ import pytest
 from tests.model.small import CLICK
 from tests.training.examples import make_examples
 from training.data.examples import Examples
+from training.data.users import index_users
 from training.metrics.calibration import calibration_error
 from training.metrics.losses import log_loss
-from training.stats.paired_predictions import PairedLosses, PairedPredictions, index_users
+from training.stats.paired_predictions import PairedLosses, PairedPredictions
 
 ROWS = 400
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from scipy.special import expit
 
 from model.network import Network
-from tests.model.small import CATEGORY, CLICK, FRAUD, PURCHASE, RELEVANCE, TASKS, make_network
-from tests.training.examples import make_examples
-from training.data.examples import Examples
-from training.trainer.calibration import calibrate, compute_logits, fit_beta, fit_sharpness, to_features
+from tests.model.small import CATEGORY, CLICK, DEMAND, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS, make_network
+from tests.training.examples import make_examples, make_rows
+from training.data.examples import Examples, from_rows
+from training.trainer.calibration import calibrate, compute_logits, fit_beta, fit_level, fit_sharpness, to_features
 from training.trainer.evaluation import evaluate
 from training.trainer.learner import predict
 from training.trainer.partition import split_held_out
@@ -163,3 +164,35 @@ def test_examples_without_rows_change_nothing(examples: Examples) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), actual.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_mean_prediction_of_a_regression_becomes_the_mean_label(seed: int) -> None:
+    network = make_network(tasks=(DEMAND,), seed=seed)
+    orders, rng = [row for row in make_rows(4_000, seed) if "order" in row.groups], np.random.default_rng(seed)
+    spent = [structs.replace(row, labels={DEMAND.name: rng.lognormal(2, 1)}, known_ms={}) for row in orders]
+    examples = from_rows(spent, FEATURES, (DEMAND,))
+
+    calibrated = calibrate_network(network, examples)
+
+    before, after = (float(predict(n, examples)[DEMAND.name].mean()) for n in (network, calibrated))
+    observed = float(examples.labels[DEMAND.name].mean())
+    assert abs(before / observed - 1) > 0.1
+    assert after == pytest.approx(observed, rel=1e-3)
+    assert evaluate(calibrated, examples)[DEMAND.name]["predicted_to_observed"] == pytest.approx(1, rel=1e-3)
+
+
+def test_predictions_that_say_nothing_shrink_to_the_mean_label() -> None:
+    rng = np.random.default_rng(8)
+
+    slope, offset = fit_level(rng.normal(0, 1, 5_000), rng.normal(2, 1, 5_000))
+
+    assert slope == pytest.approx(0.05, abs=0.03)
+    assert offset == pytest.approx(2, abs=0.1)
+
+
+def test_a_few_labels_of_a_regression_change_its_level_but_hardly_its_slope() -> None:
+    slope, offset = fit_level(np.array([-0.1, 0.1]), np.array([5.0, 1.0]))
+
+    assert slope == pytest.approx(0.9, abs=0.1)
+    assert offset == pytest.approx(3)

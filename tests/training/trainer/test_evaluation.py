@@ -19,7 +19,7 @@ PROBABILITY_METRICS = COMMON_METRICS | {"auc", "ece", "predicted_to_observed", "
         (FRAUD, PROBABILITY_METRICS | {"average_precision", "recall_fpr_1", "card_precision_100"}),
         (RELEVANCE, PROBABILITY_METRICS | {"grouped_auc", "ndcg_10"}),
         (CATEGORY, COMMON_METRICS | {"accuracy", "macro_f1", "ece"}),
-        (DEMAND, {"rmse", "gain"}),
+        (DEMAND, {"rmse", "gain", "predicted_to_observed", "mean_label", "mean_prediction"}),
     ],
     ids=lambda value: value.name if isinstance(value, Task) else "",
 )
