@@ -2,7 +2,7 @@
 
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -53,9 +53,10 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 
 def parse_time(text: str) -> int:
-    """A time in epoch milliseconds; without a zone it is the local one."""
+    """A time in epoch milliseconds; without a zone it is UTC."""
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
+        when = datetime.fromisoformat(text)
+        return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
     except ValueError as error:
         raise ArgumentTypeError(f"A time should be written as 2026-11-25T20:00. Found {text}.") from error
 

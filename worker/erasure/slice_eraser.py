@@ -2,7 +2,8 @@
 
 Events that an erasure covers have to be as if they were never folded. A slice that may contain one is deleted. If the
 slice may also contain later events, the same script call sets `merged` of its bucket back to before them, so that
-recovery folds them again, now with the erasure: there is no second way to build a slice.
+recovery folds them again, now with the erasure: there is no second way to build a slice. Slices of a history have no
+owner and no log: every worker that executes an erasure deletes those of its user.
 """
 
 from collections import defaultdict
@@ -73,12 +74,19 @@ class SliceEraser:
         `Unavailable`; idempotent.
         """
         needs_refold = False
-        entities = iter(until_ms.items())
+        entities, historic = iter(until_ms.items()), self._profiles.read_histories() if until_ms else {}
         while page := dict(islice(entities, PAGE_MAX)):
+            self._delete_historic(page, list(historic))
             deletions = list(self._find_deletions(page, sources.values(), include_ambiguous))
             if deletions:
                 needs_refold |= self._delete(deletions, self._refold_offsets(deletions, sources), merged)
         return needs_refold
+
+    def _delete_historic(self, users: Iterable[str], sources: Sequence[str]) -> None:
+        """Delete the slices of a history, which no worker writes: all of them, since it cannot be folded again."""
+        if sources:
+            client = self._profiles.client
+            client.pipeline([("HDEL", self._profiles.profile_key(user), *sources) for user in users])
 
     def _find_deletions(
         self, until_ms: Mapping[str, int], sources: Iterable[str], include_ambiguous: bool

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
+from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from contract.settings.servers import TopicSettings
@@ -90,13 +91,15 @@ class Rebuild:
         if name is None:
             raise RebuildRefused(f"One rebuild should run at a time under {self._prefix}. Found another one running.")
         self._name, collected = name, 0
-        profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
+        profiles = self._open_generation(name)
         try:
             erasures, read_offsets = self._retry(lambda: read_erasures(self._reader, self._erasures))
             builder = StateBuilder(profiles=profiles, kinds=self._topics, erasures=erasures)
             collected = self._retry(self._collect)
             previous = self._retry(self._generations.read_serving)
+            self._check_previous(self._open_generation(previous))
             log.info("Building generation %s; %s serves until then.", name, previous or "the first one")
+            self._fold_first(profiles, erasures)
             behind = self._catch_up(builder)
             self._retry(lambda: self._inherit_erasure_progress(profiles, previous, read_offsets))
             self._may_have_switched = True
@@ -118,6 +121,24 @@ class Rebuild:
             seconds=time.monotonic() - started_s,
         )
 
+    def _check_previous(self, profiles: RedisProfileStore) -> None:
+        """Raise `RebuildRefused` if the serving state has a history, which no log can give back."""
+        if self._retry(profiles.read_histories) and not self._accepts_loss:
+            raise RebuildRefused(
+                "The state should come from the logs alone. Found that it has a history: run `python -m worker "
+                "bootstrap HISTORY` again, or pass --accept-loss to build without it."
+            )
+
+    def _fold_first(self, profiles: RedisProfileStore, erasures: Erasures) -> None:
+        """Fold what comes before the logs: nothing."""
+
+    def _find_ends(self, offset_ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
+        """The offset up to which each log is folded."""
+        return {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
+
+    def _open_generation(self, name: str) -> RedisProfileStore:
+        return RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
+
     def _catch_up(self, builder: StateBuilder) -> int:
         """Fold until few records are left; returns their number. Raises `RebuildRefused` if it does not fall."""
         least, stalled_passes = sys.maxsize, 0
@@ -133,19 +154,19 @@ class Rebuild:
         """Fold up to the present ends of the logs; returns the number of records that arrived during the pass."""
         offset_ranges = self._fetch_offset_ranges()
         sources = name_sources(offset_ranges, self._topics, self._admin.fetch_topic_ids(self._topics))
-        ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
+        ends = self._find_ends(offset_ranges)
         try:
             builder.open(sources, self._find_log_starts(offset_ranges))
             starts = dict(builder.offsets.folded)
             for records in self._reader.read(ends, starts):
                 builder.add(records)
-                self._heartbeat(builder, sum(ends.values()))
+                self._heartbeat(builder.records, sum(ends.values()), "records")
             builder.finish(ends)
         except StaleState as error:  # Redis lost writes, or a reply: the next pass restarts from what is there
             raise Unavailable(f"Redis should hold the new generation as written. Found: {error}") from error
         self._generations.renew_lease(self._name)
-        ranges_now = self._reader.fetch_offset_ranges(self._topics)
-        return sum(offset_range.high - ends.get(partition, 0) for partition, offset_range in ranges_now.items())
+        ends_now = self._find_ends(self._reader.fetch_offset_ranges(self._topics))
+        return sum(end - ends.get(partition, 0) for partition, end in ends_now.items())
 
     def _inherit_erasure_progress(
         self, profiles: RedisProfileStore, previous: str, read_offsets: Mapping[TopicPartition, int]
@@ -155,7 +176,7 @@ class Rebuild:
         So workers that switch to it apply the erasures since the build began again.
         """
         topic = self._erasures
-        former = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, previous))
+        former = self._open_generation(previous)
         progress = ErasureProgress(profiles=profiles, topic_id=lambda: self._admin.fetch_topic_ids([topic]).get(topic))
         progress.open()
         progress.inherit(ErasureProgress(profiles=former), read_offsets)
@@ -183,7 +204,7 @@ class Rebuild:
             partition: max(offsets[partition], offset_range.low) for partition, offset_range in offset_ranges.items()
         }
 
-    def _heartbeat(self, builder: StateBuilder, total: int) -> None:
+    def _heartbeat(self, done: int, total: int, what: str) -> None:
         """Extend the lease, and log the progress."""
         now_s = time.monotonic()
         if self._retry_policy.stop.is_set():
@@ -193,7 +214,7 @@ class Rebuild:
             self._generations.renew_lease(self._name)
         if now_s > self._logged_s + LOG_EVERY_S:
             self._logged_s = now_s
-            log.info("Folded %s of about %s records.", f"{builder.records:,}", f"{total:,}")
+            log.info("Folded %s of about %s %s.", f"{done:,}", f"{total:,}", what)
 
     def _collect(self) -> int:
         return self._generations.delete_unused(lambda: self._generations.renew_lease(self._name))

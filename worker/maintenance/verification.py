@@ -118,7 +118,7 @@ class Verification:
         # An erasure sets merged offsets back, too.
         check_positions(merged_before, self._profiles.read_offsets(sources), erasing_sources)
         partitions, offset_ranges = self._read_topology()  # retention may have deleted records during the scan
-        return StateComparison(
+        result = StateComparison(
             actual=snapshot.slices,
             expected={
                 (entity, source): record
@@ -131,6 +131,9 @@ class Verification:
             merged_beyond=snapshot.find_merged_beyond(topology.ends()),
             differences_max=self._differences_max,
         ).compare()
+        if lost := self._profiles.count_lost_histories():
+            result.add_mismatch("history", f"{lost} buckets", "they lack events of the history: bootstrap again")
+        return result
 
     def _read_topology(self) -> Topology:
         offset_ranges = self._reader.fetch_offset_ranges(self._topics)
