@@ -77,9 +77,9 @@ def server(redis_url: str) -> redis.Redis:
     marks.request_confirmation({"erasures/0": 0})
     generations = Generations(client=client, prefix=prefix)
     generations.open()
-    RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build()))).write_log_starts(
-        {"searches/0": 1}
-    )
+    built = RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build())))
+    built.write_log_starts({"searches/0": 1})
+    built.write_histories({"searches~history.aa/0": 1})
     client.close()
     return redis.Redis.from_url(redis_url, decode_responses=True)
 

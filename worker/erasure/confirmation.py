@@ -225,4 +225,5 @@ class ErasureConfirmer:
             self._topics.topic_name(kind): kind for lane in LANES.values() for kind in lane.folded_kinds
         }
         ids = self._admin.fetch_topic_ids(kinds)
-        return set(name_sources(self._admin.list_partitions(kinds), kinds, ids).values())
+        logs = set(name_sources(self._admin.list_partitions(kinds), kinds, ids).values())
+        return logs | self._profiles.read_histories().keys()

@@ -76,17 +76,20 @@ class SliceEraser:
         needs_refold = False
         entities, historic = iter(until_ms.items()), self._profiles.read_histories() if until_ms else {}
         while page := dict(islice(entities, PAGE_MAX)):
-            self._delete_historic(page, list(historic))
+            self._delete_historic(page, historic)
             deletions = list(self._find_deletions(page, sources.values(), include_ambiguous))
             if deletions:
                 needs_refold |= self._delete(deletions, self._refold_offsets(deletions, sources), merged)
         return needs_refold
 
-    def _delete_historic(self, users: Iterable[str], sources: Sequence[str]) -> None:
-        """Delete the slices of a history, which no worker writes: all of them, since it cannot be folded again."""
-        if sources:
-            client = self._profiles.client
-            client.pipeline([("HDEL", self._profiles.profile_key(user), *sources) for user in users])
+    def _delete_historic(self, until_ms: Mapping[str, int], sources: Iterable[str]) -> None:
+        """Delete the slices of a history that contain erased events: they have no other writer, and no log."""
+        deletions = list(self._find_deletions(until_ms, sources, include_ambiguous=False))
+        if deletions:
+            keys = [self._profiles.profile_key(deletion.user) for deletion in deletions]
+            self._profiles.client.pipeline(
+                [("HDEL", key, deletion.source) for key, deletion in zip(keys, deletions, strict=True)]
+            )
 
     def _find_deletions(
         self, until_ms: Mapping[str, int], sources: Iterable[str], include_ambiguous: bool
