@@ -187,8 +187,8 @@ def fold_by_workers(environment: RunEnvironment, history: Path) -> None:
     log = KafkaLog(bootstrap=environment.kafka.bootstrap)
     overrides = {"SHOPSTREAM_WORKER__BATCH_MAX": "2000"}
     with ExitStack() as stack:
-        for lane in LANES:
-            start_process(stack, environment, environment.worker_command(lane), lane, overrides=overrides)
+        for name in LANES:
+            start_process(stack, environment, environment.worker_command(name), name, overrides=overrides)
         for lane in LANES.values():
             kinds = [topics.topic_name(kind) for kind in lane.folded_kinds if kind in COMPARED]
             log.wait_until_committed(environment.group_id(lane.name), kinds, DRAIN_TIMEOUT_S)

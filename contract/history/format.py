@@ -38,7 +38,7 @@ class HistoricEvent(NamedTuple):
     event: Event
 
 
-class Manifest(Struct, frozen=True, kw_only=True):
+class HistoryManifest(Struct, frozen=True, kw_only=True):
     """What a history holds. `digest` identifies its content; times are event times in milliseconds."""
 
     format: int
@@ -51,10 +51,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 decode_line: Final = msgspec.json.Decoder(JsonLine).decode
-decode_manifest: Final = msgspec.json.Decoder(Manifest).decode
+decode_manifest: Final = msgspec.json.Decoder(HistoryManifest).decode
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> HistoryManifest:
     """The manifest of a history; raises `BadData` for anything else."""
     path = folder / MANIFEST
     try:

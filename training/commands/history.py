@@ -41,7 +41,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         records=report.records,
         events=report.events,
         kinds=dict(report.kinds),
-        refused=report.refused_records(),
+        refused=report.count_refused(),
         duplicates=report.duplicates.total(),
         out_of_order=report.out_of_order.total(),
         unmet={name: finding.records for name, finding in report.unmet.items()},

@@ -38,15 +38,15 @@ def parse_inputs(words: Sequence[str]) -> list[InputFile]:
     for word in words:
         head, has_kind, tail = word.partition("=")
         kind, path = (head, Path(tail)) if has_kind and head in KINDS else (None, Path(word))
-        found = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES) if path.is_dir() else [path]
-        if not all(p.is_file() for p in found) or not found:
+        paths = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES) if path.is_dir() else [path]
+        if not all(p.is_file() for p in paths) or not paths:
             errors.append(f"{word} should be [KIND=]PATH of a file or of a folder with {', '.join(SUFFIXES)}.")
-        if kind is None and any(p.suffix in (".csv", ".parquet") for p in found):
+        if kind is None and any(p.suffix in (".csv", ".parquet") for p in paths):
             errors.append(
                 f"{word} should say which kind of events its rows are, as in orders={path}. "
                 f"Kinds are {', '.join(KINDS)}."
             )
-        files += [InputFile(p, kind) for p in found]
+        files += [InputFile(p, kind) for p in paths]
     if errors:
         raise BadConfig(errors)
     return files

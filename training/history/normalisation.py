@@ -15,7 +15,7 @@ import xxhash
 
 from contract.errors import BadConfig, BadData, BadEvent
 from contract.events import Event
-from contract.history.format import FORMAT, KIND_ORDER, MANIFEST, REPORT, Manifest, read_line
+from contract.history.format import FORMAT, KIND_ORDER, MANIFEST, REPORT, HistoryManifest, read_line
 from training.history.decoding import RANKS, decode_document
 from training.history.id_checks import IdChecks, describe_unmet
 from training.history.inputs import InputFile, read_documents
@@ -50,7 +50,7 @@ class Normalisation:
         self._sorted = 0
         self.report = HistoryReport()
 
-    def write(self, folder: Path) -> Manifest:
+    def write(self, folder: Path) -> HistoryManifest:
         """Read all files and write the history; raises `BadData` where there is no event, and then writes nothing."""
         started_s = time.monotonic()
         whole, done = sum(file.size for file in self._files), 0
@@ -96,14 +96,14 @@ class Normalisation:
         self._runs.add(make_key(event.ts_ms, RANKS[kind], number), encode_line(kind, event))
         self._sorted += 1
 
-    def _write_parts(self, folder: Path) -> Manifest:
+    def _write_parts(self, folder: Path) -> HistoryManifest:
         report, digest, parts = self.report, xxhash.xxh3_128(), list[str]()
-        lines = self._sorted_lines()
+        lines = self._sort_lines()
         while part := self._write_part(folder / f"part-{len(parts):05}.jsonl", lines, digest):
             parts.append(part)
         assert report.first_ms is not None
         assert report.last_ms is not None
-        return Manifest(
+        return HistoryManifest(
             format=FORMAT,
             digest=digest.hexdigest(),
             records=report.events,
@@ -126,7 +126,7 @@ class Normalisation:
                     return path.name
                 count, line = count + 1, following
 
-    def _sorted_lines(self) -> Iterator[bytes]:
+    def _sort_lines(self) -> Iterator[bytes]:
         """The lines in order, without repeats; completes the report."""
         report, repeats = self.report, to_mask(self._ids.find_repeats(), self.report.records)
         unmet = self._ids.find_unmet()
@@ -180,7 +180,7 @@ def write_history(
     now_ms: int,
     until_ms: int | None = None,
     on_progress: OnProgress = lambda step, done, whole: None,
-) -> tuple[Manifest, HistoryReport]:
+) -> tuple[HistoryManifest, HistoryReport]:
     """Write a history that appears at `folder` only when it is complete; raises `BadConfig` if the folder exists."""
     if folder.exists():
         raise BadConfig([f"--out should be a folder that does not exist yet. Found {folder}."])

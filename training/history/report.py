@@ -55,7 +55,7 @@ class HistoryReport(Struct, kw_only=True):
     def refuse(self, kind: str, reason: str, place: str, detail: str) -> None:
         self.refused.setdefault(kind, {}).setdefault(reason, Finding()).add(place, detail)
 
-    def refused_records(self) -> int:
+    def count_refused(self) -> int:
         return sum(finding.records for reasons in self.refused.values() for finding in reasons.values())
 
 

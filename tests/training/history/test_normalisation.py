@@ -108,7 +108,7 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
     assert read_ids(tmp_path) == ["c2", "c1", "c0"]
 
 
-def test_refused_records_are_counted_by_reason_with_the_place_of_the_first_ones(tmp_path: Path) -> None:
+def test_count_refused_are_counted_by_reason_with_the_place_of_the_first_ones(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "a.jsonl",
         ("clicks", make_fields("clicks", "c1", START_MS)),
@@ -122,7 +122,7 @@ def test_refused_records_are_counted_by_reason_with_the_place_of_the_first_ones(
     counts = {reason: finding.records for reason, finding in report.refused["unknown"].items()}
     assert counts == {"bad_id": 1, "bad_time": 1, "wrong_type": 1, "not_json": 1}
     assert report.refused["unknown"]["bad_id"].examples[0].place == "a.jsonl:2"
-    assert (report.records, report.events, report.refused_records()) == (6, 1, 4)
+    assert (report.records, report.events, report.count_refused()) == (6, 1, 4)
     assert any("a.jsonl:3" in line for line in format_report(report))
 
 
@@ -152,8 +152,8 @@ def test_ids_that_do_not_meet_are_counted_with_examples(tmp_path: Path) -> None:
         ("clicks", make_fields("clicks", "c2", START_MS, recommendation_id="r9")),
     )
     unmet = write(tmp_path, path).unmet
-    found = {name: [(e.place, e.detail) for e in finding.examples] for name, finding in unmet.items()}
-    assert found == {
+    places_by_name = {name: [(e.place, e.detail) for e in finding.examples] for name, finding in unmet.items()}
+    assert places_by_name == {
         "orders of unknown items": [("a.jsonl:3", "i9")],
         "labels of unknown events": [("a.jsonl:5", "o9")],
         "clicks of unknown recommendation ids": [("a.jsonl:8", "r9")],
@@ -173,7 +173,7 @@ def test_a_history_appears_only_as_a_whole(tmp_path: Path, monkeypatch: pytest.M
     def fail(self: Normalisation) -> Iterator[bytes]:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Normalisation, "_sorted_lines", fail)
+    monkeypatch.setattr(Normalisation, "_sort_lines", fail)
     with pytest.raises(BadData, match="no space left"):
         write(tmp_path, path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]

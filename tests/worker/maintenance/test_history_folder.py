@@ -1,8 +1,9 @@
 """Profiles from a history: each event counts once, whether a file or a topic has it, as the oracle counts them."""
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from contract.history.sources import history_source, is_history_source, partitio
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import RECORD
+from contract.profiles.slices import Slices
 from contract.profiles.store import InMemoryProfileStore, MergedOffsets, fold
 from contract.settings.worker import FeedbackSettings
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
@@ -35,7 +37,7 @@ def make_history(seed: int, count: int) -> list[HistoricEvent]:
     for n in range(count):
         ms += rng.choice([0, 1, MINUTE_MS, HOUR_MS, DAY_MS])
         user, item = f"u{rng.randrange(8)}", f"i{rng.randrange(5)}"
-        shared = {"event_id": f"e{n}", "ts_ms": ms, "user_id": user}
+        shared: dict[str, Any] = {"event_id": f"e{n}", "ts_ms": ms, "user_id": user}
         if orders and rng.random() < 0.2:
             order = rng.choice(orders)
             label = Label(
@@ -164,35 +166,34 @@ def test_an_erased_person_is_not_folded(seed: int) -> None:
 
 
 class LosingStore(InMemoryProfileStore):
-    """Loses the replies to some merges after it wrote."""
+    """Loses the reply to a merge, after it wrote, whenever `loses` says so."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, loses: Callable[[], bool]) -> None:
         super().__init__()
-        self._rng = rng
+        self.loses = loses
 
-    def merge(self, writes: object, expected: MergedOffsets, after: MergedOffsets) -> None:  # type: ignore[override]
-        super().merge(writes, expected, after)  # type: ignore[arg-type]
-        if self._rng.random() < 0.5:
+    def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
+        super().merge(writes, expected, after)
+        if self.loses():
             raise Unavailable("Redis should answer. Found no reply.")
+
+
+def retry(attempt: Callable[[], None]) -> None:
+    while True:
+        try:
+            return attempt()
+        except Unavailable:
+            continue
 
 
 def test_a_lost_reply_counts_nothing_twice(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.maintenance.history_folder.BATCH_EVENTS", 20)
-    history, expected, store = make_history(seed, 300), InMemoryProfileStore(), LosingStore(random.Random(seed))
+    rng, history, expected = random.Random(seed), make_history(seed, 300), InMemoryProfileStore()
     fold_history(open_events(history), expected)
+    store = LosingStore(lambda: rng.random() < 0.5)
     folder = HistoryFolder(profiles=store, digest=DIGEST, partitions=PARTITIONS)
-
-    def retry(attempt: object) -> None:
-        while True:
-            try:
-                attempt()  # type: ignore[operator]
-            except Unavailable:
-                continue
-            return
-
     for batch in open_events(history).batches():
-        arrivals = folder.to_arrivals(batch)
-        retry(lambda arrivals=arrivals: folder.fold(arrivals))
+        retry(partial(folder.fold, folder.to_arrivals(batch)))
     retry(folder.finish)
     assert store.slices == expected.slices
     assert store.offsets == expected.offsets
@@ -200,17 +201,17 @@ def test_a_lost_reply_counts_nothing_twice(seed: int, monkeypatch: pytest.Monkey
 
 
 def test_a_store_that_lost_the_first_part_is_refused(seed: int) -> None:
-    arrivals = HistoryFolder(profiles=InMemoryProfileStore(), digest=DIGEST, partitions=PARTITIONS).to_arrivals(
-        make_history(seed, 100)
-    )
-    store = LosingStore(random.Random(0))
-    store._rng = type("Never", (), {"random": lambda self: 1.0})()  # type: ignore[assignment]
+    # given a folded first part, and a second one whose reply is lost
+    store = LosingStore(lambda: False)
     folder = HistoryFolder(profiles=store, digest=DIGEST, partitions=PARTITIONS)
+    arrivals = folder.to_arrivals(make_history(seed, 100))
     folder.fold(arrivals[:50])
-    store._rng = type("Always", (), {"random": lambda self: 0.0})()  # type: ignore[assignment]
+    store.loses = lambda: True
     with pytest.raises(Unavailable):
         folder.fold(arrivals[50:])
+    # when the store loses everything
     store.offsets.clear()
+    # then
     with pytest.raises(StaleState, match="bootstrap again"):
         folder.fold(arrivals[50:])
 
