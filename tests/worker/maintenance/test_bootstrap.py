@@ -12,6 +12,7 @@ from contract.events import Order
 from contract.messages import to_json
 from contract.profiles.record import RECORD
 from contract.settings.worker import FeedbackSettings
+from testkit.metrics import read_metric
 from tests.worker.environment import PARTITIONS, WorkerEnvironment
 from tests.worker.events import make_order
 from tests.worker.maintenance.runs import run_rebuild, run_verification, serving_generation
@@ -23,6 +24,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.bootstrap import Bootstrap
 from worker.maintenance.comparison import Unchecked
 from worker.maintenance.rebuild import RebuildRefused, RebuildResult
+from worker.ops import metrics
 from worker.ops.retry import Retry
 
 USERS = 6
@@ -92,7 +94,8 @@ def test_orders_of_file_and_topic_count_once_and_workers_go_on(stage: WorkerEnvi
     assert stage.find_differences("orders") == []
 
 
-def test_a_state_that_serves_is_replaced_without_a_gap(stage: WorkerEnvironment, tmp_path: Path) -> None:
+def test_a_state_that_serves_is_replaced_without_a_gap(apache_stage: WorkerEnvironment, tmp_path: Path) -> None:
+    stage = apache_stage  # the mock cluster forgets what a transaction commits
     # given a worker that has answered what is on the topic
     orders = make_orders(0, 50)
     send(stage, orders[30:])
@@ -163,3 +166,29 @@ def test_the_history_has_as_many_sources_as_the_topic_partitions(stage: WorkerEn
     orders = [source for source in histories if source.startswith("orders~history.")]
     assert len(orders) == PARTITIONS
     assert sum(histories[source] for source in orders) == 20
+
+
+def test_a_worker_warns_where_redis_holds_no_profiles(
+    stage: WorkerEnvironment, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.send_orders(seed, 5)
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+    assert any("Redis holds no profiles" in record.getMessage() for record in caplog.records)
+
+
+def test_a_worker_reports_buckets_that_lost_their_history(
+    stage: WorkerEnvironment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a state with a history, of which one bucket is lost
+    run_bootstrap(stage, write(tmp_path, make_orders(0, 20)))
+    profiles = stage.open_profiles()
+    stage.redis.pipeline([("DEL", profiles.offsets_key(5))])
+    send(stage, make_orders(20, 5))
+    # when
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+    # then
+    assert any("Found 1 buckets of 64 without" in record.getMessage() for record in caplog.records)
+    assert not any("Redis holds no profiles" in record.getMessage() for record in caplog.records)
+    assert read_metric(metrics.HISTORY_BUCKETS_LOST) == 1
