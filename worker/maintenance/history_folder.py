@@ -19,7 +19,7 @@ from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import MergedOffsets, ProfileStore, fold
 from contract.settings.worker import FeedbackSettings
 
-BATCH_EVENTS: Final = 10_000
+BATCH_EVENTS: Final = 5_000
 
 
 class TopicIds:
