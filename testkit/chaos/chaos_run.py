@@ -17,7 +17,7 @@ from contract.errors import Unavailable
 from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
-from testkit.chaos.diagnosis import describe_groups, describe_processes
+from testkit.chaos.diagnosis import describe_groups, describe_processes, describe_transactions
 from testkit.chaos.fault_schedule import FaultDeck, RoundSchedule
 from testkit.chaos.fleet import Fleet
 from testkit.chaos.outcome import ChaosOutcome, ChaosPlan
@@ -202,8 +202,13 @@ class ChaosRun:
         self.report(f"FAILED, seed {self.plan.seed}, run {self.outcome.runs + 1}: {sentence}")
         environment = scene.environment
         groups = [environment.group_id(lane) for lane in (*LANES, "feedback")]
-        for line in (*describe_groups(scene.kafka.bootstrap, groups), *describe_processes(scene.fleet)):
-            self.report(line)
+        for lines in (
+            describe_groups(scene.kafka.bootstrap, groups),
+            describe_transactions(scene.kafka.bootstrap),
+            describe_processes(scene.fleet),
+        ):
+            for line in lines:
+                self.report(line)
 
 
 def heal(scene: Scene) -> None:

@@ -1,13 +1,17 @@
 """What a run that stands still says: who has which partitions, for what each process waits, and all stacks."""
 
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
 
-from devservers.apache_kafka import make_admin_client
+from devservers.apache_kafka import JAVA, make_admin_client
+from devservers.kafka_distribution import fetch_jars
 from testkit.chaos.fleet import Fleet, FleetProcess
+from transport.log_ends import LATEST
 
 METRICS: Final = (
     "shopstream_waiting",
@@ -20,6 +24,8 @@ METRICS: Final = (
 )
 LOG_LINES: Final = 12
 REQUEST_S: Final = 10.0
+TOOL_S: Final = 60.0
+COMPLETE: Final = ("CompleteCommit", "CompleteAbort")
 
 
 def describe_processes(fleet: Fleet) -> Iterator[str]:
@@ -44,6 +50,36 @@ def describe_groups(bootstrap: str, groups: Sequence[str]) -> Iterator[str]:
         yield f"--- group {group}: {description.state.name}"
         for member in description.members:
             yield f"{member.group_instance_id}: {describe_partitions(member.assignment.topic_partitions)}"
+
+
+def describe_transactions(bootstrap: str) -> Iterator[str]:
+    """Partitions that are held back, and the transactions that hold them, as Kafka's own tool lists them."""
+    admin = make_admin_client(bootstrap)
+    partitions = [
+        KafkaPartition(topic.topic or "", number)
+        for topic in admin.list_topics(timeout=REQUEST_S).topics.values()
+        for number in topic.partitions
+    ]
+    stable_ends, ends = (
+        {partition: reply.result().offset for partition, reply in replies.items()}
+        for replies in (
+            admin.list_offsets(dict.fromkeys(partitions, LATEST), isolation_level=level, request_timeout=REQUEST_S)
+            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        )
+    )
+    yield "--- partitions that open transactions hold back"
+    yield from (f"{p.topic}[{p.partition}] at {stable_ends[p]} of {ends[p]}" for p in ends if stable_ends[p] < ends[p])
+    yield "--- transactions"
+    yield from (line for line in run_transaction_tool(bootstrap, "list") if not any(word in line for word in COMPLETE))
+    yield "--- hanging transactions"
+    yield from run_transaction_tool(bootstrap, "find-hanging", "--broker-id", "1", "--max-transaction-timeout", "0")
+
+
+def run_transaction_tool(bootstrap: str, *arguments: str) -> list[str]:
+    command = [*JAVA, "-cp", f"{fetch_jars()}/*", "org.apache.kafka.tools.TransactionsCommand"]
+    command += ["--bootstrap-server", bootstrap, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_S, check=False)
+    return [*result.stdout.splitlines(), *result.stderr.splitlines()[-LOG_LINES:]]
 
 
 def describe_partitions(partitions: Sequence[Any]) -> str:
