@@ -9,6 +9,7 @@ them, and each slice has to equal that of the history, but for offsets.
 import argparse
 import itertools
 import os
+import re
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ from confluent_kafka import Producer
 
 from bench.performance.measure.worker_processes import start_process
 from bench.results.report import print_missing_data, print_progress, print_result
-from contract.events import Click, Event, Label, decode
+from contract.events import Click, Label
 from contract.history.format import read_events, read_manifest
 from contract.history.sources import MARK, partition_of
 from contract.messages import to_json
@@ -116,10 +117,10 @@ class ShopBench:
                 {**os.environ, **self._variables},
                 file_actions=[(os.POSIX_SPAWN_DUP2, log.fileno(), 1), (os.POSIX_SPAWN_DUP2, log.fileno(), 2)],
             )
-            _, status, usage = os.wait4(pid, 0)
+            status, memory_mib = wait_measuring(pid)
         if code := os.waitstatus_to_exitcode(status):
             raise RuntimeError(f"`{name}` should end with 0. Found {code}:\n{output.read_text()[-2_000:]}")
-        self.steps[name] = Step(round(time.monotonic() - started_s, 1), round(usage.ru_maxrss / 1024, 1))
+        self.steps[name] = Step(round(time.monotonic() - started_s, 1), memory_mib)
         print_progress(f"{name}: {self.steps[name]}")
 
     def _write_latest(self, path: Path) -> None:
@@ -131,15 +132,32 @@ class ShopBench:
                     file.write(to_json({"kind": kind, "event": event}) + b"\n")
 
 
+def wait_measuring(pid: int) -> tuple[int, float]:
+    """The status of a child when it has ended, and the most memory that it had in MiB.
+
+    `ru_maxrss` would be at least that of this process, from which the child was copied.
+    """
+    memory_kib = 0
+    while True:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            status = ""
+        if peak := re.search(r"VmHWM:\s+(\d+)", status):
+            memory_kib = int(peak[1])
+        ended, code = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return code, round(memory_kib / 1024, 1)
+        time.sleep(POLL_S)
+
+
 def list_retail(path: Path) -> Iterator[Line]:
-    """The valid records of Online Retail; a label of a cancellation is one of fraud, too."""
+    """The records of Online Retail, refused ones included; a label of a cancellation is one of fraud, too."""
     for record in OnlineRetail(path).records():
-        if record.reason or not record.key:
-            continue
         yield record.kind, record.value
-        event = record.event if isinstance(record.event, Event) else decode(record.kind, record.event)
-        if isinstance(event, Label):
-            yield "labels", to_json(msgspec.structs.replace(event, event_id=f"{event.event_id}~fraud", task="fraud"))
+        if isinstance(record.event, Label):
+            label = msgspec.structs.replace(record.event, event_id=f"{record.event.event_id}~fraud", task="fraud")
+            yield record.kind, to_json(label)
 
 
 def list_simulated(events: int, seed: int, users: int) -> Iterator[Line]:
@@ -148,20 +166,20 @@ def list_simulated(events: int, seed: int, users: int) -> Iterator[Line]:
     return ((record.kind, record.value) for record in records)
 
 
-def measure_first_list(environment: RunEnvironment, bench: ShopBench, overrides: Mapping[str, str]) -> float:
+def measure_first_list(environment: RunEnvironment, history: Path) -> float:
     """Seconds from the start of the browsing worker until a user of the history has a list, after a click."""
     client = RedisClient(url=environment.redis.url, timeout_s=60)
-    event = next(h.event for h in read_events(bench.history) if h.kind in ("orders", "clicks"))
+    event = next(h.event for h in read_events(history) if h.kind in ("orders", "clicks"))
     user = getattr(event, "user_id", "")
     item = event.item_id if isinstance(event, Click) else event.lines[0].item_id  # type: ignore[attr-defined]
     click = Click(event_id="first-click", ts_ms=time.time_ns() // 1_000_000, user_id=user, item_id=item)
-    products = [h.event for h in read_events(bench.history) if h.kind == "products"]
+    products = [h.event for h in read_events(history) if h.kind == "products"]
     producer = Producer({"bootstrap.servers": environment.kafka.bootstrap})
     topics = environment.topics
     produce_all(producer, (OutgoingRecord(topics.products, p.item_id, to_json(p)) for p in products))  # type: ignore[attr-defined]
     started_s = time.monotonic()
     with ExitStack() as stack:
-        start_process(stack, environment, environment.worker_command("browsing"), "first", overrides=overrides)
+        start_process(stack, environment, environment.worker_command("browsing"), "first")
         produce_all(producer, [OutgoingRecord(topics.clicks, user, to_json(click))])
         key = f"{environment.redis_prefix}rec:{user}"
         while not client.pipeline([("EXISTS", key)])[0]:
@@ -185,7 +203,8 @@ def fold_by_workers(environment: RunEnvironment, history: Path) -> None:
         ),
     )
     log = KafkaLog(bootstrap=environment.kafka.bootstrap)
-    overrides = {"SHOPSTREAM_WORKER__BATCH_MAX": "2000"}
+    no_bundle = str(environment.folder / "no-bundle")
+    overrides = {"SHOPSTREAM_WORKER__BATCH_MAX": "2000", "SHOPSTREAM_BUNDLES": no_bundle}
     with ExitStack() as stack:
         for name in LANES:
             start_process(stack, environment, environment.worker_command(name), name, overrides=overrides)
@@ -231,7 +250,7 @@ def run_shop(name: str, lines: Iterable[Line], stack: ExitStack, fit_events: int
     print_progress(f"{name}: {events:,} events in files")
     bench.prepare()
     bench.bootstrap()
-    first_list_s = measure_first_list(first, bench, first.env_variables())
+    first_list_s = measure_first_list(first, bench.history)
     fold_by_workers(second, bench.history)
     client = RedisClient(url=redis.url, timeout_s=60)
     stores = [open_profile_store(client, environment.redis_prefix) for environment in (first, second)]
