@@ -26,6 +26,7 @@ from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.batch import Reject, report_rejects
 from worker.records.lanes import LANES
 from worker.redis.client import to_pairs
+from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore, name_sources
 
@@ -226,4 +227,4 @@ class ErasureConfirmer:
         }
         ids = self._admin.fetch_topic_ids(kinds)
         logs = set(name_sources(self._admin.list_partitions(kinds), kinds, ids).values())
-        return logs | self._profiles.read_histories().keys()
+        return logs | HistoryRegistry(self._profiles).read().keys()

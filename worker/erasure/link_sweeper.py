@@ -28,6 +28,7 @@ from transport.records import TopicPartition
 from worker.erasure.progress import ErasureOffsets
 from worker.ops import metrics
 from worker.redis.client import WrongType
+from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_repair import is_readable
 from worker.state.profile_store import RedisProfileStore
@@ -138,7 +139,7 @@ class LinkSweeper:
             self._erasures.changes,
             read_offsets,
             time.monotonic(),
-            assign_historic(self._profiles.read_histories(), owned.values()),
+            assign_historic(HistoryRegistry(self._profiles).read(), owned.values()),
         )
 
     def _end(self, sweep: Sweep) -> Sweep:

@@ -19,6 +19,7 @@ from contract.hashing import bucket_of
 from contract.profiles.record import RECORD, source_family
 from contract.profiles.store import MergedOffsets
 from transport.records import TopicPartition
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore
 
 # KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the expected offset ('' for none)
@@ -74,7 +75,7 @@ class SliceEraser:
         `Unavailable`; idempotent.
         """
         needs_refold = False
-        entities, historic = iter(until_ms.items()), self._profiles.read_histories() if until_ms else {}
+        entities, historic = iter(until_ms.items()), HistoryRegistry(self._profiles).read() if until_ms else {}
         while page := dict(islice(entities, PAGE_MAX)):
             self._delete_historic(page, historic)
             deletions = list(self._find_deletions(page, sources.values(), include_ambiguous))

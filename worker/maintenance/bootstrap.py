@@ -31,6 +31,7 @@ from worker.records.batch import decode_records
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
 from worker.state.generations import LeaseLost
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Bootstrap(Rebuild):
             self._retry(folder.finish)
         except StaleState as error:
             raise RebuildRefused(str(error)) from error
-        self._retry(lambda: profiles.write_histories(folder.counts))
+        self._retry(lambda: HistoryRegistry(profiles).write(folder.counts))
         self.result.read, self.result.folded = events.read, sum(folder.counts.values())
         self.result.left_out, self.result.skipped = events.left_out, events.skipped
 

@@ -29,6 +29,7 @@ from worker.ops.retry import Retry, StopRequested
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect
 from worker.state.generations import LEASE_MS, Generations, LeaseLost, generation_prefix
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Rebuild:
 
     def _check_previous(self, profiles: RedisProfileStore) -> None:
         """Raise `RebuildRefused` if the serving state has a history, which no log can give back."""
-        if self._retry(profiles.read_histories) and not self._accepts_loss:
+        if self._retry(HistoryRegistry(profiles).read) and not self._accepts_loss:
             raise RebuildRefused(
                 "The state should come from the logs alone. Found that it has a history: run `python -m worker "
                 "bootstrap HISTORY` again, or pass --accept-loss to build without it."

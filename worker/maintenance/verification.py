@@ -30,6 +30,7 @@ from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_repair import is_readable
 from worker.state.profile_store import (
     RETENTION_MIN_MS,
@@ -131,7 +132,7 @@ class Verification:
             merged_beyond=snapshot.find_merged_beyond(topology.ends()),
             differences_max=self._differences_max,
         ).compare()
-        if lost := self._profiles.count_lost_histories():
+        if lost := HistoryRegistry(self._profiles).count_lost_buckets():
             result.add_mismatch("history", f"{lost} buckets", "they lack events of the history: bootstrap again")
         return result
 

@@ -17,6 +17,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.records.lanes import LANES, Lane
+from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
 from worker.state.profile_repair import ProfileRepair
 from worker.state.profile_store import RedisProfileStore, name_sources
@@ -184,7 +185,7 @@ class Recovery:
 
     def _check_history(self) -> None:
         """Report buckets that lost what they had of a history: no log can give it back."""
-        lost = self._profiles.count_lost_histories()
+        lost = HistoryRegistry(self._profiles).count_lost_buckets()
         metrics.HISTORY_BUCKETS_LOST.set(lost)
         if lost:
             log.error(

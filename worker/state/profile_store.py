@@ -112,27 +112,6 @@ class RedisProfileStore:
         if fields:
             self.client.pipeline([("HSET", self.log_starts_key, *fields)])
 
-    def read_histories(self) -> dict[str, int]:
-        """The sources of a history in this state, with the number of events folded from each; see decision 0034."""
-        try:
-            (fields,) = self.client.pipeline([("HGETALL", self.histories_key)])
-        except WrongType:
-            self._delete_other_type(self.histories_key, "history")
-            return {}
-        return {source.decode(errors="replace"): int(count) for source, count in to_pairs(fields) if is_offset(count)}
-
-    def write_histories(self, counts: Mapping[str, int]) -> None:
-        """Record the sources of a history, once all of it is merged and before this state serves."""
-        self.client.pipeline([("HSET", self.histories_key, *chain.from_iterable(counts.items()))])
-
-    def count_lost_histories(self) -> int:
-        """The number of buckets that lack events of a history which this state had."""
-        counts = self.read_histories()
-        if not counts:
-            return 0
-        merged = self.read_offsets(counts)
-        return sum(any(merged[b].get(source) != count for source, count in counts.items()) for b in range(BUCKETS))
-
     def read(self, entities: Sequence[str]) -> LoadedSlices:
         # One HGETALL each: in a script Redis would copy every slice twice more, into Lua and out again.
         command = None if self.generations is None else self.generations.serving_command
@@ -237,10 +216,6 @@ class RedisProfileStore:
     @property
     def log_starts_key(self) -> str:
         return f"{self.prefix}begins"
-
-    @property
-    def histories_key(self) -> str:
-        return f"{self.prefix}history"
 
     def _query_offsets(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to commands on merged offsets; a key of another type counts as lost."""

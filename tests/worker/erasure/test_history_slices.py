@@ -19,6 +19,7 @@ from worker.erasure.link_sweeper import LinkSweeper, assign_historic
 from worker.erasure.slice_eraser import SliceEraser
 from worker.maintenance.history_folder import HistoryFolder
 from worker.redis.client import RedisClient
+from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore
 
@@ -45,7 +46,7 @@ def bootstrap(store: RedisProfileStore, erasures: Erasures | None = None) -> His
     folder = HistoryFolder(profiles=store, digest="0" * 32, partitions={"clicks": PARTITIONS}, **more)
     folder.fold(folder.to_arrivals([make_click(n, user) for n, user in enumerate(["u1", "u2", "u1"])]))
     folder.finish()
-    store.write_histories(folder.counts)
+    HistoryRegistry(store).write(folder.counts)
     return folder
 
 
@@ -104,11 +105,11 @@ def test_a_history_of_another_kind_or_number_is_of_another_owner() -> None:
 
 
 def test_lost_buckets_of_a_history_are_counted(store: RedisProfileStore) -> None:
-    assert store.count_lost_histories() == 0
+    assert HistoryRegistry(store).count_lost_buckets() == 0
     bootstrap(store)
-    assert store.count_lost_histories() == 0
+    assert HistoryRegistry(store).count_lost_buckets() == 0
     store.client.pipeline([("DEL", store.offsets_key(bucket)) for bucket in (3, 5)])
-    assert store.count_lost_histories() == 2
+    assert HistoryRegistry(store).count_lost_buckets() == 2
 
 
 def test_the_slices_in_redis_equal_the_oracles(store: RedisProfileStore) -> None:
@@ -119,4 +120,4 @@ def test_the_slices_in_redis_equal_the_oracles(store: RedisProfileStore) -> None
     for entity in ("user:u1", "user:u2", "item:i1", "device:d1"):
         counts = {source: parse_record(record).count for source, record in read_slices(store, entity).items()}
         assert counts == {source: expected.count for source, expected in oracle.slices_of(entity).items()}
-    assert store.read_histories() == folder.counts
+    assert HistoryRegistry(store).read() == folder.counts

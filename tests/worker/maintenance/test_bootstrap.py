@@ -26,6 +26,7 @@ from worker.maintenance.comparison import Unchecked
 from worker.maintenance.rebuild import RebuildRefused, RebuildResult
 from worker.ops import metrics
 from worker.ops.retry import Retry
+from worker.state.history_registry import HistoryRegistry
 
 USERS = 6
 
@@ -121,7 +122,7 @@ def test_verify_leaves_the_history_out_and_notices_its_loss(stage: WorkerEnviron
     assert result.mismatches == 0
     assert result.unchecked_by_reason[Unchecked.HISTORIC] > 0
     profiles = stage.open_profiles()
-    source = next(iter(profiles.read_histories()))
+    source = next(iter(HistoryRegistry(profiles).read()))
     stage.redis.pipeline([("HDEL", profiles.offsets_key(0), source)])
     assert run_verification(stage).mismatches == 1
 
@@ -162,7 +163,7 @@ def test_a_history_that_ends_before_a_shortened_log_is_refused(apache_stage: Wor
 
 def test_the_history_has_as_many_sources_as_the_topic_partitions(stage: WorkerEnvironment, tmp_path: Path) -> None:
     run_bootstrap(stage, write(tmp_path, make_orders(0, 20)))
-    histories = stage.open_profiles().read_histories()
+    histories = HistoryRegistry(stage.open_profiles()).read()
     orders = [source for source in histories if source.startswith("orders~history.")]
     assert len(orders) == PARTITIONS
     assert sum(histories[source] for source in orders) == 20

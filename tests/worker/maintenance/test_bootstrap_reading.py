@@ -1,7 +1,7 @@
 """What a bootstrap reads from topics and folds from the history before it, without servers."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -59,14 +59,18 @@ class FakeKafka:
 
 
 class HistoryStore(InMemoryProfileStore):
-    """Profiles in memory, with the registry of a history."""
+    """Profiles in memory, and the client of their registry."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.client, self.prefix = self, "shop:g1:"
         self.histories: dict[str, int] = {}
 
-    def write_histories(self, counts: Mapping[str, int]) -> None:
-        self.histories = dict(counts)
+    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[int]:
+        ((command, key, *fields),) = commands
+        assert (command, key) == ("HSET", "shop:g1:history")
+        self.histories = dict(zip(fields[::2], fields[1::2], strict=True))
+        return [len(self.histories)]
 
 
 def make_orders(first: int, count: int) -> list[Order]:
