@@ -28,7 +28,7 @@ from contract.events import Click, Label
 from contract.history.format import read_events, read_manifest
 from contract.history.sources import MARK, partition_of
 from contract.messages import to_json
-from contract.profiles.record import FAMILIES, RECORD, source_family
+from contract.profiles.record import FAMILIES, RECORD, entity_from_key, source_family
 from demo.online_retail.events import OnlineRetail
 from demo.simulator.shop import ShopSimulator
 from devservers.apache_kafka import ApacheKafka
@@ -217,7 +217,7 @@ def count_differences(bootstrapped: RedisProfileStore, folded: RedisProfileStore
     """The number of slices that workers folded or the history gave, and of those that differ but for offsets."""
     slices = differing = 0
     for page in folded.scan_pages(lambda entity: True):
-        entities = [key.partition("}:")[2] for key in page.profiles]
+        entities = [entity_from_key(key) for key in page.profiles]
         for entity, own, other in zip(entities, page.profiles.values(), bootstrapped.read(entities), strict=True):
             expected, actual = index_slices(own), index_slices(other, MARK)
             slices += len(expected | actual)

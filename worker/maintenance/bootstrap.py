@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -76,8 +76,8 @@ class Bootstrap(Rebuild):
     def _fold_first(self, profiles: RedisProfileStore, erasures: Erasures) -> None:
         ranges = self._retry(lambda: self._reader.fetch_offset_ranges(self._topics))
         self.result.starts = {partition: offset_range.low for partition, offset_range in ranges.items()}
-        counts = Counter(self._topics[partition.topic] for partition in ranges)
-        if missing := [topic for topic, kind in self._topics.items() if not counts[kind]]:
+        counts = count_partitions(ranges, self._topics)
+        if missing := [topic for topic, kind in self._topics.items() if kind not in counts]:
             raise RebuildRefused(
                 f"Every topic that profiles fold should exist. Found none of {', '.join(missing)}: run `python -m "
                 "worker topics`."
@@ -139,6 +139,14 @@ class Bootstrap(Rebuild):
                 low, high = offset_ranges[partition]
                 ends[partition] = min(max(low, committed), high)
         return ends
+
+
+def count_partitions(partitions: Iterable[TopicPartition], kinds: Mapping[str, str]) -> dict[str, int]:
+    """The partitions of the topic of each kind; of several topics those of the largest."""
+    counts = dict[str, int]()
+    for topic, count in Counter(partition.topic for partition in partitions).items():
+        counts[kinds[topic]] = max(count, counts.get(kinds[topic], 0))
+    return counts
 
 
 def bootstrap(
