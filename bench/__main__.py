@@ -113,6 +113,10 @@ BENCHES: Final = {
         "quality.drift", "false alarm rate of the drift tests compared with alpha, and time until a shift is detected"
     ),
     "rollback": Bench("quality.rollback", "how often a sound bundle is rolled back, and how soon a harmful one"),
+    "bootstrap": Bench(
+        "performance.bootstrap",
+        "a shop's files to history, profiles, model and first list: time, memory, profiles equal to the workers'",
+    ),
     "replay": Bench(
         "performance.replay",
         "all of Online Retail through Kafka, workers and Redis: each order is answered or dead-lettered",

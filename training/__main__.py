@@ -10,7 +10,8 @@ python -m training follow [--once]                             learn incremental
 python -m training compare [--since HOURS]                     compare a model on trial with the serving model
 python -m training watch [--once]                              monitor the serving model; roll back a worse one
 python -m training skew [--share SHARE]                        compare served features with those of the log
-python -m training replay EVENTS.jsonl... --out DATA.parquet   make examples from historic events
+python -m training history [KIND=]FILE... --out HISTORY        check, sort and join a shop's files of events
+python -m training replay HISTORY... --out DATA.parquet        make examples from historic events
 """
 
 import argparse
@@ -38,6 +39,7 @@ COMMANDS: Final = {
     "compare": "compare a model on trial with the serving model",
     "watch": "monitor the serving model, and roll back a worse one",
     "skew": "compare served features with those recomputed from the log, value for value",
+    "history": "check a shop's files of events, and write them as one sorted history",
     "replay": "make examples from historic events",
 }
 

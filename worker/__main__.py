@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from contract.errors import BadConfig, ShopstreamError
@@ -19,7 +20,7 @@ from contract.shutdown import Shutdown
 from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")
-LONG_RUNNING: Final = ("score", "feedback", "rebuild")  # a signal stops these gracefully
+LONG_RUNNING: Final = ("score", "feedback", "rebuild", "bootstrap")  # a signal stops these gracefully
 PROCESSES: Final = {"score": "score worker", "feedback": "joiner"}
 
 
@@ -103,6 +104,10 @@ def run_state_command(arguments: argparse.Namespace, settings: Settings, stop: t
             if arguments.collect or arguments.retire:
                 return collect_garbage(settings, retires=arguments.retire)
             return rebuild(settings, arguments.start, accepts_loss=arguments.accept_loss, stop=stop)
+        case "bootstrap":
+            from worker.maintenance.bootstrap import bootstrap
+
+            return bootstrap(settings, arguments.history, arguments.until, accepts_gap=arguments.accept_gap, stop=stop)
         case "profile":
             from worker.maintenance.profile_report import print_profile
 
@@ -139,6 +144,7 @@ def parse() -> argparse.Namespace:
     sources.add_argument("word", nargs="?", default="", help="list only sources with this in their name")
     sources.add_argument("--json", action="store_true", help="print a list of objects instead of lines")
     add_rebuild(commands)
+    add_bootstrap(commands)
     add_state_commands(commands)
     return parser.parse_args()
 
@@ -165,6 +171,22 @@ def add_rebuild(commands: Any) -> None:
     cleanup = rebuild.add_mutually_exclusive_group()
     cleanup.add_argument("--collect", action="store_true", help="delete what earlier rebuilds left, then exit")
     cleanup.add_argument("--retire", action="store_true", help="also delete generations of other key layouts")
+
+
+def add_bootstrap(commands: Any) -> None:
+    bootstrap = commands.add_parser("bootstrap", help="build profiles from a history, then go on with the topics")
+    bootstrap.add_argument("history", type=Path, help="the folder that `python -m training history` wrote")
+    bootstrap.add_argument(
+        "--until",
+        type=datetime.fromisoformat,
+        metavar="TIME",
+        help="leave out events of the history at or after this time",
+    )
+    bootstrap.add_argument(
+        "--accept-gap",
+        action="store_true",
+        help="go on even if Kafka retention has deleted records that are later than the history",
+    )
 
 
 def parse_start(text: str) -> datetime | None:

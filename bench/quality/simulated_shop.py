@@ -9,11 +9,11 @@ from bench.results.cache import load_or_make
 from bench.results.digest import digest_inputs
 from contract.errors import BadData
 from contract.features.declaration import FeatureSet
+from contract.history.format import HistoricEvent
 from contract.settings.reading import Settings
 from demo.simulator.shop import ShopSimulator
 from training.data.examples import Examples, from_rows
 from training.data.parquet import read_examples, write_examples
-from training.replay.event_reader import HistoricEvent
 from training.replay.replay import Replay
 
 TEST_SHARE: Final = 0.4  # the latest share of each family of examples

@@ -26,6 +26,7 @@ from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 from worker.state.claim_store import ClaimStore
 from worker.state.generations import Generations, generation_prefix
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import TTL_MS, RedisProfileStore
 from worker.state.settings_record import report_changed_settings
 
@@ -77,9 +78,9 @@ def server(redis_url: str) -> redis.Redis:
     marks.request_confirmation({"erasures/0": 0})
     generations = Generations(client=client, prefix=prefix)
     generations.open()
-    RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build()))).write_log_starts(
-        {"searches/0": 1}
-    )
+    built = RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build())))
+    built.write_log_starts({"searches/0": 1})
+    HistoryRegistry(built).write({"searches~history.aa/0": 1})
     client.close()
     return redis.Redis.from_url(redis_url, decode_responses=True)
 

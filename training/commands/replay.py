@@ -9,19 +9,22 @@ from pathlib import Path
 from contract.errors import BadData
 from contract.events import make_readers
 from contract.features.declaration import FeatureSet
+from contract.history.format import HistoricEvent
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from training.data.examples import from_rows
 from training.data.interactions import write_interactions
 from training.data.parquet import write_examples
 from training.erasure.arguments import add_erasures_argument, read_erasures
-from training.replay.event_reader import HistoricEvent, read_history
+from training.replay.event_reader import read_history
 from training.replay.replay import Replay
 from training.report.console import print_json
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
+    parser.add_argument(
+        "events", type=Path, nargs="+", help='histories, or files of {"kind": ..., "event": ...} in time order'
+    )
     parser.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
     parser.add_argument("--interactions", type=Path, help="where to write user-item interactions, as Parquet")
     add_erasures_argument(parser)

@@ -1,29 +1,17 @@
-"""Reader of historic events: JSON Lines in order of time, {"kind": "orders", "event": {...}} on each line."""
+"""Reader of historic events in order of time: a history that `training history` wrote, or JSON Lines.
+
+A line is {"kind": "orders", "event": {...}}.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
-from msgspec import Struct
 
 from contract.errors import BadData, BadEvent
-from contract.events import KINDS, READERS, Event, EventReaders
-
-
-class JsonLine(Struct):
-    """One line, its event not yet decoded."""
-
-    kind: str
-    event: msgspec.Raw
-
-
-class HistoricEvent(NamedTuple):
-    """An event and the kind of the topic that it would have been on."""
-
-    kind: str
-    event: Event
+from contract.events import KINDS, READERS, EventReaders
+from contract.history.format import HistoricEvent, JsonLine, read_events
 
 
 def read_history(
@@ -31,10 +19,14 @@ def read_history(
 ) -> Iterator[HistoricEvent]:
     """The events of the files, one file after the other; events that a worker would reject are counted by reason.
 
+    A folder is a sorted history. Its judgements are left out: a replay makes its own from the labels.
     Raises `BadData` for a file that cannot be read, or a line of another form.
     """
     decoder = msgspec.json.Decoder(JsonLine)
     for path in paths:
+        if path.is_dir():
+            yield from (historic for historic in read_events(path) if historic.kind != "judgements")
+            continue
         try:
             with path.open("rb") as file:
                 for number, text in enumerate(file, 1):

@@ -11,6 +11,7 @@ from contract.events import Click, Event, Impression, Label, Order, Product
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.features.packing import PackedBlock, pack
+from contract.history.format import HistoricEvent
 from contract.joining.joiner import Joiner
 from contract.messages import Example
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
@@ -18,7 +19,6 @@ from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
-from training.replay.event_reader import HistoricEvent
 from training.replay.impression_attribution import ImpressionAttributor
 from training.replay.scored_rows import ScoredRowLog
 

@@ -26,6 +26,7 @@ from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.batch import Reject, report_rejects
 from worker.records.lanes import LANES
 from worker.redis.client import to_pairs
+from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore, name_sources
 
@@ -221,7 +222,7 @@ class ErasureConfirmer:
             self._profiles.client.pipeline([("HDEL", self._profiles.profile_key(user), *sources)])
 
     def _live_sources(self) -> set[str]:
-        topics, live = self._event_topics, set[str]()
+        topics, live = self._event_topics, set(HistoryRegistry(self._profiles).read())
         for lane in LANES.values():
             kinds = topics.kinds_folded(lane.folded_kinds)
             ids = self._admin.fetch_topic_ids(kinds)

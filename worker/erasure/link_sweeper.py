@@ -2,7 +2,8 @@
 
 A fold that knows an erasure links no new event by the user's id; this masks the links that were folded before. Every
 worker scans the profiles for slices of its own sources, a few milliseconds at a time, once for all erasures since the
-last scan, and once after it started. What it writes is what a fold from the beginning of the log would give, under the
+last scan, and once after it started. The slices of a history belong to the owner of the partition of their kind and
+number. What it writes is what a fold from the beginning of the log would give, under the
 guard of `merged`. Progress on an erasure is recorded when this is done, so its confirmation waits for it.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from contract.errors import StaleState
 from contract.hashing import bucket_of
+from contract.history.sources import source_partition
 from contract.profiles.entity_kinds import LINKED_KINDS
 from contract.profiles.erasures import ErasedIds, Erasures
 from contract.profiles.link_masks import mask_erased_links
@@ -26,6 +28,7 @@ from transport.records import TopicPartition
 from worker.erasure.progress import ErasureOffsets
 from worker.ops import metrics
 from worker.redis.client import WrongType
+from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_repair import is_readable
 from worker.state.profile_store import RedisProfileStore
@@ -48,6 +51,7 @@ return 1
 PAGE_MAX: Final = 50  # profiles that one request reads
 STEP_S: Final = 0.004  # of scanning between two batches; a page more may begin within it
 Slice = tuple[str, str, bytes]  # entity, source, record
+OwnSources = dict[str, str]  # the sources whose slices are swept -> the own source whose `merged` guards them
 
 
 @dataclass(slots=True)
@@ -61,6 +65,7 @@ class Sweep:
     changes: int
     read_offsets: ErasureOffsets
     started_s: float
+    historic: OwnSources
     profiles: int = 0
     masked: int = 0
 
@@ -134,6 +139,7 @@ class LinkSweeper:
             self._erasures.changes,
             read_offsets,
             time.monotonic(),
+            assign_historic(HistoryRegistry(self._profiles).read(), owned.values()),
         )
 
     def _end(self, sweep: Sweep) -> Sweep:
@@ -159,9 +165,11 @@ class LinkSweeper:
                 yield []
 
     def _mask_page(self, entities: Sequence[str], sweep: Sweep) -> None:
-        names = [s for partition, s in sweep.sources.items() if self._offsets.sources.get(partition) == s]
-        if not entities or not names:
+        own = {s: s for partition, s in sweep.sources.items() if self._offsets.sources.get(partition) == s}
+        own |= {source: guard for source, guard in sweep.historic.items() if guard in own}
+        if not entities or not own:
             return
+        names = list(own)
         keys = self._profiles.profile_keys(entities)
         try:
             replies = self._profiles.client.pipeline([("HMGET", key, *names) for key in keys])
@@ -175,13 +183,14 @@ class LinkSweeper:
             for source, record in zip(names, records, strict=True)
             if record is not None and is_readable(record)
         ]
-        self._write(mask_slices(read, sweep.erased_ids), sweep)
+        self._write(mask_slices(read, sweep.erased_ids), own, sweep)
 
-    def _write(self, masked: Sequence[Slice], sweep: Sweep) -> None:
+    def _write(self, masked: Sequence[Slice], own: OwnSources, sweep: Sweep) -> None:
         by_bucket = defaultdict[int, list[Slice]](list)
         for masked_slice in masked:
             by_bucket[bucket_of(masked_slice[0])].append(masked_slice)
-        calls = [self._script_call(b, slices, self._offsets.merged.get(b, {})) for b, slices in by_bucket.items()]
+        merged = self._offsets.merged
+        calls = [self._script_call(b, slices, own, merged.get(b, {})) for b, slices in by_bucket.items()]
         if not calls:
             return
         replies = self._profiles.client.run_script(WRITE_SLICES, calls)
@@ -191,10 +200,10 @@ class LinkSweeper:
         metrics.LINKS_MASKED.inc(len(masked))
 
     def _script_call(
-        self, bucket: int, slices: Sequence[Slice], merged: Mapping[str, int]
+        self, bucket: int, slices: Sequence[Slice], own: OwnSources, merged: Mapping[str, int]
     ) -> tuple[list[str], list[Any]]:
         numbers = {entity: n for n, entity in enumerate(dict.fromkeys(entity for entity, _, _ in slices), 1)}
-        sources = sorted({source for _, source, _ in slices})
+        sources = sorted({own[source] for _, source, _ in slices})
         guards = chain.from_iterable((source, merged.get(source, "")) for source in sources)
         fields = chain.from_iterable((numbers[entity], source, record) for entity, source, record in slices)
         keys = [self._profiles.offsets_key(bucket), *map(self._profiles.profile_key, numbers)]
@@ -204,6 +213,13 @@ class LinkSweeper:
 def has_links(source: str) -> bool:
     """Whether slices of this source may be linked with users."""
     return source_family(source) in LINKED_KINDS
+
+
+def assign_historic(sources: Iterable[str], owned: Iterable[str]) -> OwnSources:
+    """The sources of a history that the owner of these sources sweeps, with the own source of their kind and number."""
+    own = {(source_family(source), source_partition(source)): source for source in owned}
+    keys = {source: (source_family(source), source_partition(source)) for source in sources}
+    return {source: own[key] for source, key in keys.items() if key in own}
 
 
 def mask_slices(slices: Sequence[Slice], erased_ids: ErasedIds) -> list[Slice]:

@@ -2,7 +2,8 @@
 
 Events that an erasure covers have to be as if they were never folded. A slice that may contain one is deleted. If the
 slice may also contain later events, the same script call sets `merged` of its bucket back to before them, so that
-recovery folds them again, now with the erasure: there is no second way to build a slice.
+recovery folds them again, now with the erasure: there is no second way to build a slice. Slices of a history have no
+owner and no log: every worker that executes an erasure deletes those of its user.
 """
 
 from collections import defaultdict
@@ -18,6 +19,7 @@ from contract.hashing import bucket_of
 from contract.profiles.record import RECORD, source_family
 from contract.profiles.store import MergedOffsets
 from transport.records import TopicPartition
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore
 
 # KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the expected offset ('' for none)
@@ -73,12 +75,22 @@ class SliceEraser:
         `Unavailable`; idempotent.
         """
         needs_refold = False
-        entities = iter(until_ms.items())
+        entities, historic = iter(until_ms.items()), HistoryRegistry(self._profiles).read() if until_ms else {}
         while page := dict(islice(entities, PAGE_MAX)):
+            self._delete_historic(page, historic)
             deletions = list(self._find_deletions(page, sources.values(), include_ambiguous))
             if deletions:
                 needs_refold |= self._delete(deletions, self._refold_offsets(deletions, sources), merged)
         return needs_refold
+
+    def _delete_historic(self, until_ms: Mapping[str, int], sources: Iterable[str]) -> None:
+        """Delete the slices of a history that contain erased events: they have no other writer, and no log."""
+        deletions = list(self._find_deletions(until_ms, sources, include_ambiguous=False))
+        if deletions:
+            keys = [self._profiles.profile_key(deletion.user) for deletion in deletions]
+            self._profiles.client.pipeline(
+                [("HDEL", key, deletion.source) for key, deletion in zip(keys, deletions, strict=True)]
+            )
 
     def _find_deletions(
         self, until_ms: Mapping[str, int], sources: Iterable[str], include_ambiguous: bool

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from contract.hashing import bucket_of
+from contract.history.sources import is_history_source
 from contract.profiles.record import RECORD
 from transport.records import OffsetRange
 from worker.maintenance.record_diff import find_defect, find_first_difference
@@ -22,6 +23,7 @@ class Unchecked(StrEnum):
 
     TRUNCATED = "retention deleted the beginning of their log"
     ORPHANED = "their topic was deleted"
+    HISTORIC = "they are from a history, not from a log"
     EXPIRED = "not written for so long that Redis may have expired them"
     ERASING = "a worker has not yet carried out an erasure"
     BEYOND_LOG = "the merged offset of their bucket is beyond the log"
@@ -127,6 +129,8 @@ class StateComparison:
 
     def _check_orphaned(self, source: str) -> str:
         """A slice of a deleted topic expires; one of a partition that its topic never had is wrong."""
+        if is_history_source(source):
+            return Unchecked.HISTORIC
         if source_topic(source) in map(source_topic, self.offset_ranges):
             return f"its topic should have the partition `{source}`, has none"
         return Unchecked.ORPHANED

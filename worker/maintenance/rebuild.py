@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -32,6 +32,7 @@ from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect
 from worker.state.generations import LEASE_MS, Generations, LeaseLost, generation_prefix
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
@@ -97,11 +98,11 @@ class Rebuild:
         if name is None:
             raise RebuildRefused(f"One rebuild should run at a time under {self._prefix}. Found another one running.")
         self._name, collected = name, 0
-        profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
+        profiles = self._open_generation(name)
         try:
             erasures, read_offsets = self._retry(lambda: self._read_erasures())
-            builders = [
-                StateBuilder(
+            builders = {
+                lane_name: StateBuilder(
                     profiles=profiles,
                     kinds=self._event_topics.kinds_folded(lane.folded_kinds),
                     erasures=erasures,
@@ -109,11 +110,13 @@ class Rebuild:
                     readers=self._readers,
                     entity_kinds=self._entity_kinds,
                 )
-                for lane in LANES.values()  # a topic that both lanes read is two sources
-            ]
+                for lane_name, lane in LANES.items()  # a topic that both lanes read is two sources
+            }
             collected = self._retry(self._collect)
             previous = self._retry(self._generations.read_serving)
+            self._check_previous(self._open_generation(previous))
             log.info("Building generation %s; %s serves until then.", name, previous or "the first one")
+            self._fold_first(profiles, erasures)
             behind = self._catch_up(builders)
             self._retry(lambda: self._inherit_erasure_progress(profiles, previous, read_offsets))
             self._may_have_switched = True
@@ -128,8 +131,8 @@ class Rebuild:
         return RebuildResult(
             name=name,
             previous=previous,
-            records=sum(builder.records for builder in builders),
-            sources=sum(len(builder.offsets.sources) for builder in builders),
+            records=sum(builder.records for builder in builders.values()),
+            sources=sum(len(builder.offsets.sources) for builder in builders.values()),
             behind=behind,
             collected=collected,
             seconds=time.monotonic() - started_s,
@@ -138,7 +141,25 @@ class Rebuild:
     def _read_erasures(self) -> tuple[Erasures, dict[TopicPartition, int]]:
         return read_erasures(self._reader, self._erasures, self._readers["erasures"])
 
-    def _catch_up(self, builders: Sequence[StateBuilder]) -> int:
+    def _check_previous(self, profiles: RedisProfileStore) -> None:
+        """Raise `RebuildRefused` if the serving state has a history, which no log can give back."""
+        if self._retry(HistoryRegistry(profiles).read) and not self._accepts_loss:
+            raise RebuildRefused(
+                "The state should come from the logs alone. Found that it has a history: run `python -m worker "
+                "bootstrap HISTORY` again, or pass --accept-loss to build without it."
+            )
+
+    def _fold_first(self, profiles: RedisProfileStore, erasures: Erasures) -> None:
+        """Fold what comes before the logs: nothing."""
+
+    def _find_ends(self, lane: str, offset_ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
+        """The offset up to which each log is folded for a lane."""
+        return {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
+
+    def _open_generation(self, name: str) -> RedisProfileStore:
+        return RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
+
+    def _catch_up(self, builders: Mapping[str, StateBuilder]) -> int:
         """Fold until few records are left; returns their number. Raises `RebuildRefused` if it does not fall."""
         least, stalled_passes = sys.maxsize, 0
         while (behind := self._retry(lambda: self._fold_pass(builders))) > BEHIND_MAX:
@@ -149,26 +170,33 @@ class Rebuild:
                 )
         return behind
 
-    def _fold_pass(self, builders: Sequence[StateBuilder]) -> int:
+    def _fold_pass(self, builders: Mapping[str, StateBuilder]) -> int:
         """Fold up to the present ends of the logs; returns the number of records that arrived during the pass."""
         offset_ranges = self._fetch_offset_ranges()
-        for builder in builders:
-            self._fold_lane(builder, {p: ends for p, ends in offset_ranges.items() if p.topic in builder.kinds})
+        behind = 0
+        for lane, builder in builders.items():
+            ranges = {partition: ends for partition, ends in offset_ranges.items() if partition.topic in builder.kinds}
+            ends = self._find_ends(lane, ranges)
+            self._fold_lane(builder, ranges, ends)
+            ends_now = self._find_ends(lane, self._reader.fetch_offset_ranges(builder.kinds))
+            behind += sum(end - ends.get(partition, 0) for partition, end in ends_now.items())
         self._generations.renew_lease(self._name)
-        ranges_now = self._reader.fetch_offset_ranges(self._topics)
-        ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
-        return sum(offset_range.high - ends.get(partition, 0) for partition, offset_range in ranges_now.items())
+        return behind
 
-    def _fold_lane(self, builder: StateBuilder, offset_ranges: Mapping[TopicPartition, OffsetRange]) -> None:
+    def _fold_lane(
+        self,
+        builder: StateBuilder,
+        offset_ranges: Mapping[TopicPartition, OffsetRange],
+        ends: Mapping[TopicPartition, int],
+    ) -> None:
         topic_ids = self._admin.fetch_topic_ids(builder.kinds)
         sources = name_sources(offset_ranges, builder.kinds, topic_ids, self._event_topics.added)
-        ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
         try:
             builder.open(sources, self._find_log_starts(offset_ranges))
             starts = dict(builder.offsets.folded)
             for records in self._reader.read(ends, starts):
                 builder.add(records)
-                self._heartbeat(builder, sum(ends.values()))
+                self._heartbeat(builder.records, sum(ends.values()), "records")
             builder.finish(ends)
         except StaleState as error:  # Redis lost writes, or a reply: the next pass restarts from what is there
             raise Unavailable(f"Redis should hold the new generation as written. Found: {error}") from error
@@ -181,7 +209,7 @@ class Rebuild:
         So workers that switch to it apply the erasures since the build began again.
         """
         topic = self._erasures
-        former = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, previous))
+        former = self._open_generation(previous)
         progress = ErasureProgress(profiles=profiles, topic_id=lambda: self._admin.fetch_topic_ids([topic]).get(topic))
         progress.open()
         progress.inherit(ErasureProgress(profiles=former), read_offsets)
@@ -209,7 +237,7 @@ class Rebuild:
             partition: max(offsets[partition], offset_range.low) for partition, offset_range in offset_ranges.items()
         }
 
-    def _heartbeat(self, builder: StateBuilder, total: int) -> None:
+    def _heartbeat(self, done: int, total: int, what: str) -> None:
         """Extend the lease, and log the progress."""
         now_s = time.monotonic()
         if self._retry_policy.stop.is_set():
@@ -219,7 +247,7 @@ class Rebuild:
             self._generations.renew_lease(self._name)
         if now_s > self._logged_s + LOG_EVERY_S:
             self._logged_s = now_s
-            log.info("Folded %s of about %s records.", f"{builder.records:,}", f"{total:,}")
+            log.info("Folded %s of about %s %s.", f"{done:,}", f"{total:,}", what)
 
     def _collect(self) -> int:
         return self._generations.delete_unused(lambda: self._generations.renew_lease(self._name))

@@ -33,6 +33,7 @@ from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
 from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
+from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_repair import is_readable
 from worker.state.profile_store import (
     RETENTION_MIN_MS,
@@ -121,7 +122,7 @@ class Verification:
         # An erasure sets merged offsets back, too.
         check_positions(merged_before, self._profiles.read_offsets(sources), erasing_sources)
         partitions, offset_ranges = self._read_topology()  # retention may have deleted records during the scan
-        return StateComparison(
+        result = StateComparison(
             actual=snapshot.slices,
             expected={
                 (entity, source): record
@@ -134,6 +135,9 @@ class Verification:
             merged_beyond=snapshot.find_merged_beyond(topology.ends()),
             differences_max=self._differences_max,
         ).compare()
+        if lost := HistoryRegistry(self._profiles).count_lost_buckets():
+            result.add_mismatch("history", f"{lost} buckets", "they lack events of the history: bootstrap again")
+        return result
 
     def _read_topology(self) -> Topology:
         offset_ranges = self._reader.fetch_offset_ranges(self._topics)

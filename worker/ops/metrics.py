@@ -85,6 +85,9 @@ STEP_SECONDS: Final = histogram("step_seconds", "Time of one step of a batch.", 
 WAITING: Final = gauge("waiting", "1 while a server does not answer and the worker retries.", "server")
 RETRIES: Final = counter("retries_total", "Failed attempts to reach a server.", "server")
 RECOVERIES: Final = counter("recoveries_total", "Recoveries from the state in Redis, by reason.", "reason")
+HISTORY_BUCKETS_LOST: Final = gauge(
+    "history_buckets_lost", "Buckets of profiles that lack events of their history, when partitions were last assigned."
+)
 LOST_LOG_RECORDS: Final = counter("lost_log_records_total", "Records that retention deleted before they were merged.")
 LAG_RECORDS: Final = gauge(
     "lag_records",

@@ -17,6 +17,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.records.lanes import LANES, Lane
+from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
 from worker.state.profile_repair import ProfileRepair
 from worker.state.profile_store import RedisProfileStore, name_sources
@@ -67,6 +68,11 @@ class Recovery:
         partition_offsets, sources = self._query_partitions(requested, consumer)
         partition_offsets = drop_commits_of_other_topics(partition_offsets, sources, previous_sources)
         merged, log_starts = self._read_merged(sources.values())
+        if sources and not any(merged.values()) and not self._profiles.read_merged_sources(0):
+            log.warning(
+                "Redis holds no profiles: their features begin without a past. If the model was trained on a history, "
+                "run `python -m worker bootstrap` on it first."
+            )
         if self._apply_erasures_before_start:
             self._apply_erasures_before_start(sources, merged)
         starts = {
@@ -175,10 +181,23 @@ class Recovery:
                 if not self.offsets.committed:
                     self._profiles.refresh_generation()
                 log_starts = self._profiles.read_log_starts()
+                self._check_history()
                 return self._profiles.read_offsets(source_names), log_starts
             except StaleState:  # another generation serves since then
                 if self.offsets.committed:
                     raise
+
+    def _check_history(self) -> None:
+        """Report buckets that lost what they had of a history: no log can give it back."""
+        lost = HistoryRegistry(self._profiles).count_lost_buckets()
+        metrics.HISTORY_BUCKETS_LOST.set(lost)
+        if lost:
+            log.error(
+                "Profiles should have the events of their history. Found %d buckets of %d without: run `python -m "
+                "worker bootstrap HISTORY` again; until then their features lack these events.",
+                lost,
+                BUCKETS,
+            )
 
     def _find_start(
         self,

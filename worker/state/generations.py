@@ -171,7 +171,9 @@ class Generations:
 
     def _scan_unused(self, live: set[str]) -> Iterator[list[str]]:
         """The keys of generations that are not live, page by page."""
-        state_key = re.compile(re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$|erasures$)")
+        state_key = re.compile(
+            re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$|history$|erasures$)"
+        )
         for page in self.client.scan(self.prefix):
             named_keys = [(match[1] or FIRST, key) for key in page if (match := state_key.match(key))]
             if unused := [key for name, key in named_keys if name not in live]:

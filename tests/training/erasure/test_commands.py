@@ -9,6 +9,7 @@ import pytest
 
 from contract.errors import Unavailable
 from contract.events import Erasure
+from contract.history.format import HistoricEvent
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from model.checkpoint import checkpoint_path, hash_weights, read_checkpoint, write_checkpoint
@@ -22,7 +23,6 @@ from training.commands.describe import run as describe
 from training.data.examples import Examples
 from training.data.parquet import write_examples
 from training.erasure import arguments
-from training.replay.event_reader import HistoricEvent
 
 EXAMPLES: Final = make_examples(400, 3)
 UNTIL_MS: Final = int(EXAMPLES.ts_ms[300])

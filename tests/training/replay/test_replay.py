@@ -12,11 +12,12 @@ import pytest
 from contract.errors import BadData
 from contract.events import Click, Event, Impression, Label, Line, Order, Product, Search
 from contract.features.declaration import FeatureSet
+from contract.history.format import HistoricEvent
 from contract.messages import Example
 from contract.settings.reading import read_settings
 from contract.settings.worker import FeedbackSettings
 from contract.units import DAY_MS, MINUTE_MS
-from training.replay.event_reader import HistoricEvent, read_history
+from training.replay.event_reader import read_history
 from training.replay.impression_attribution import ImpressionAttributor
 from training.replay.replay import Replay
 

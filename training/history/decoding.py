@@ -1,0 +1,69 @@
+"""A document of a shop's file as an event of ours: the one place through which all documents of a history go."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from contract.errors import BadEvent
+from contract.events import AHEAD_MS_MAX, clamp, make_readers
+from contract.history.format import KIND_ORDER, HistoricEvent, JsonLine
+from contract.mapping.topic_map import TopicMap
+from contract.settings.intake import IntakeSettings
+from contract.tasks import Task
+from training.history.inputs import Document, InputFile
+
+read_line: Final = msgspec.json.Decoder(JsonLine).decode
+RANKS: Final = {kind: rank for rank, kind in enumerate(KIND_ORDER)}
+NO_KAFKA_TIME: Final = -1
+DEFAULTS: Final = IntakeSettings()
+
+
+class DocumentDecoder:
+    """Decodes documents as workers decode records: by the same readers, and by `maps` (by name).
+
+    `now_ms`: later events are refused. `ignored`: the optional values that could not be read, by kind and field.
+    """
+
+    def __init__(
+        self,
+        *,
+        now_ms: int,
+        intake: IntakeSettings = DEFAULTS,
+        tasks: Iterable[Task] = (),
+        maps: Mapping[str, TopicMap] = MappingProxyType({}),
+    ) -> None:
+        self._now_ms, self._maps = now_ms, maps
+        self.ignored = Counter[str]()
+        self._readers = make_readers(intake, tasks, on_ignored=self._count_ignored)
+
+    def decode(self, file: InputFile, document: Document) -> HistoricEvent:
+        """The event; raises `BadEvent`, or `Skipped` for a document of a type that its map does not read."""
+        kind, body = self._find_kind(file, document)
+        if kind not in RANKS:
+            raise BadEvent("wrong_type", f"The kind should be among {', '.join(KIND_ORDER)}. Found {kind!r}.")
+        reader = self._readers[kind]
+        event, _ = clamp(reader.read(body) if isinstance(body, bytes) else reader.read_document(body), NO_KAFKA_TIME)
+        if event.ts_ms > self._now_ms + AHEAD_MS_MAX:
+            raise BadEvent("bad_time", f"A historic event should not lie in the future. Found ts_ms = {event.ts_ms}.")
+        return HistoricEvent(kind, event)
+
+    def _count_ignored(self, kind: str, field: str) -> None:
+        self.ignored[f"{kind}.{field}"] += 1
+
+    def _find_kind(self, file: InputFile, document: Document) -> tuple[str, Document]:
+        """The kind of a document, and the document in our form."""
+        if file.map:
+            return self._maps[file.map].read(document)
+        return (file.kind, document) if file.kind else split_line(document)
+
+
+def split_line(document: Document) -> tuple[str, bytes]:
+    """The kind and the event of a line {"kind": ..., "event": ...}."""
+    try:
+        line = read_line(document if isinstance(document, bytes) else b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadEvent("not_json", f'A line should be {{"kind": ..., "event": ...}}. Found: {error}') from error
+    return line.kind, bytes(line.event)

@@ -1,0 +1,80 @@
+"""Repeated events, and ids of a history that do not meet: clicks, orders and labels of what it does not have."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.events import Click, Event, Impression, Label, Order, Product, Review, Search
+from training.history.hash_table import HashTable
+
+ORDERED_ITEMS: Final = "orders of unknown items"
+CLICKED_ITEMS: Final = "clicks of unknown items"
+JUDGED_EVENTS: Final = "labels of unknown events"
+CLICKED_LISTS: Final = "clicks of unknown recommendation ids"
+TARGETS: Final = {ORDERED_ITEMS: "items", CLICKED_ITEMS: "items", JUDGED_EVENTS: "judged", CLICKED_LISTS: "lists"}
+References = Iterator[tuple[str, str]]  # the name of a check or of its targets, and an id
+
+
+class IdChecks:
+    """Collects the ids of all events, on disk below `folder`; memory does not depend on their number."""
+
+    def __init__(self, folder: Path) -> None:
+        self._events = HashTable(folder, "events")
+        self._targets = {name: HashTable(folder, name) for name in set(TARGETS.values())}
+        self._references = {name: HashTable(folder, f"references-{n}") for n, name in enumerate(TARGETS)}
+
+    def add(self, kind: str, event: Event, number: int) -> None:
+        self._events.add(identify(kind, event), number)
+        for name, ident in list_targets(event):
+            self._targets[name].add(ident, number)
+        for name, ident in list_references(event):
+            self._references[name].add(ident, number)
+
+    def find_repeats(self) -> npt.NDArray[np.uint64]:
+        """The numbers of records that repeat the kind and id of an earlier one, ascending."""
+        return self._events.find_repeats()
+
+    def find_unmet(self) -> dict[str, npt.NDArray[np.uint64]]:
+        """The numbers of records with an id that no record has, by check; without the checks that found none."""
+        unmet = {name: self._references[name].find_missing(self._targets[target]) for name, target in TARGETS.items()}
+        return {name: numbers for name, numbers in unmet.items() if len(numbers)}
+
+
+def identify(kind: str, event: Event) -> str:
+    """What two records of the same event have in common; a product has one event for each of its versions."""
+    version = f" {event.ts_ms}" if isinstance(event, Product) else ""
+    return f"{kind} {event.event_id}{version}"
+
+
+def list_targets(event: Event) -> References:
+    match event:
+        case Product():
+            yield "items", event.item_id
+        case Order() | Review():
+            yield "judged", event.event_id
+        case Search():
+            yield "judged", event.event_id
+            yield "lists", event.event_id
+        case Impression():
+            yield "lists", event.recommendation_id or event.event_id
+
+
+def list_references(event: Event) -> References:
+    match event:
+        case Order():
+            for item in {line.item_id for line in event.lines}:
+                yield ORDERED_ITEMS, item
+        case Click():
+            yield CLICKED_ITEMS, event.item_id
+            if event.recommendation_id:
+                yield CLICKED_LISTS, event.recommendation_id
+        case Label():
+            yield JUDGED_EVENTS, event.judged_event_id
+
+
+def describe_unmet(name: str, event: Event) -> str:
+    """The ids of an event that may not meet."""
+    return ", ".join(ident for check, ident in list_references(event) if check == name)
