@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.attributes import find_absence, to_category, to_number, to_text, to_vector
-from contract.errors import BadEvent
 from contract.events import (
     ATTRIBUTES_MAX,
     LIST_ITEMS_MAX,
     TEXT_CHARS_MAX,
     Event,
+    EventReader,
     Product,
     Search,
     decode,
@@ -79,11 +79,14 @@ def test_long_texts_and_lists_are_shortened() -> None:
     assert event.attributes == {"t": "x" * TEXT_CHARS_MAX, "l": [1] * LIST_ITEMS_MAX, "o": []}
 
 
-def test_more_attributes_than_the_bound_are_refused() -> None:
-    decode_attributes({f"a{n}": n for n in range(ATTRIBUTES_MAX)})
-    with pytest.raises(BadEvent) as caught:
-        decode_attributes({f"a{n}": n for n in range(ATTRIBUTES_MAX + 1)})
-    assert caught.value.reason == "too_long"
+def test_of_more_attributes_than_the_bound_the_first_are_kept_and_the_field_is_counted() -> None:
+    ignored = list[tuple[str, str]]()
+    reader = EventReader("searches", on_ignored=lambda *place: ignored.append(place))
+    attributes = {f"a{n}": n for n in range(ATTRIBUTES_MAX + 1)}
+    event = reader.read(write_search(msgspec.json.encode(attributes)))
+    assert isinstance(event, Search)
+    assert event.attributes == {f"a{n}": n for n in range(ATTRIBUTES_MAX)}
+    assert ignored == [("searches", "attributes")]
 
 
 def test_the_order_of_attributes_does_not_change_the_content_of_an_event() -> None:

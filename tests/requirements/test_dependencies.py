@@ -18,6 +18,7 @@ PACKAGES: Final = {
     "contract": ("contract",),
     "worker": ("worker", "transport"),
     "training": ("training", "model", "export", "transport"),
+    "schemas": ("transport",),
     "demo": ("demo", "devservers"),
     "bench": ("bench", "testkit"),
     "dev": ("tests", "checks", "testkit", "conftest.py", "requirements"),

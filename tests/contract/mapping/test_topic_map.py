@@ -176,8 +176,8 @@ def test_a_debezium_change_is_read_once_for_an_order_and_always_for_a_product(wr
 
 def test_attributes_are_read_by_their_own_names() -> None:
     fields = {**ORDER_FIELDS, "attributes": {"browser": "client.browser", "age": "client.age"}}
-    with pytest.raises(BadConfig, match="attributes"):
-        open_map(fields)  # until orders have attributes
+    order = {**ORDER, "client": {"browser": "lynx", "age": 34}}
+    assert read(open_map(fields), order)[1]["attributes"] == {"browser": "lynx", "age": 34}
     product = {name: name for name in ("event_id", "ts_ms", "item_id", "title", "price", "currency", "available")}
     topic_map = open_map({**product, "attributes": {"size": "details.size", "colour": "details.c"}}, "products")
     assert read(topic_map, {"details": {"size": "L"}})[1] == {"attributes": {"size": "L"}}
