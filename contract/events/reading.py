@@ -17,6 +17,7 @@ from contract.events.addresses import make_address_reader
 from contract.events.codes import read_country, read_currency
 from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
+from contract.events.mending import mend
 from contract.events.model import KINDS, RECORD_BYTES_MAX, Event, Id
 from contract.events.times import PLAUSIBLE_MS
 from contract.events.violations import classify_violation
@@ -72,7 +73,9 @@ class EventReader:
         except msgspec.ValidationError:
             pass  # of another form
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            refuse(error)
+            if (mended := mend(value)) == value:
+                refuse(error)
+            return self.read(mended)
         return self._document_reader.read(decode_document(value))
 
     def read_document(self, document: object) -> Event:
@@ -106,6 +109,9 @@ def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
     def is_plausible(ms: int) -> bool:
         return earliest_ms <= ms < end_ms
 
+    def is_code(country: str | None) -> bool:
+        return country is None or read_country(country, placeholders) == country
+
     checks = list[Check]()
     if "ip" in fields:
         checks.append(lambda event: event.ip is None or read_address(event.ip) == event.ip)
@@ -116,7 +122,7 @@ def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
     if "lines" in fields:
         checks.append(lambda order: are_ids([line.item_id for line in order.lines]))
         checks.append(lambda order: are_ids([line.seller_id for line in order.lines]))
-        checks.append(lambda order: is_country(order.shipping_country) and is_country(order.billing_country))
+        checks.append(lambda order: is_code(order.shipping_country) and is_code(order.billing_country))
         checks.append(lambda order: order.account_created_ms is None or is_plausible(order.account_created_ms))
     if kind == "labels":
         checks.append(lambda label: is_read_as_given(labels, label.task, label.value))
@@ -127,10 +133,6 @@ def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
         return all(check(event) for check in checks)
 
     return is_plain
-
-
-def is_country(code: str | None) -> bool:
-    return code is None or read_country(code) == code
 
 
 def is_read_as_given(labels: LabelReader, task: str, value: float | str) -> bool:
@@ -146,16 +148,16 @@ def decode_document(value: bytes) -> object:
         return msgspec.json.decode(value)
     except msgspec.ValidationError:
         return decode_out_of_range(value)
-    except (msgspec.DecodeError, RecursionError) as error:
-        refuse(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if (mended := mend(value)) == value:
+            refuse(error)
+        return decode_document(mended)
 
 
 def decode_out_of_range(value: bytes) -> object:
     """A document with numbers that no float can hold, as infinity: whether that matters depends on their fields."""
     try:
-        document = json.loads(value, parse_constant=refuse_constant, parse_int=parse_integer)
-        msgspec.json.encode(document)  # raises an error for half surrogates
-        return document
+        return json.loads(mend(value), parse_constant=refuse_constant, parse_int=parse_integer)
     except (ValueError, RecursionError) as error:
         refuse(error)
 
