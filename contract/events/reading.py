@@ -94,7 +94,7 @@ class EventReader:
 
 
 def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
-    """Whether the document of an event would be read as this very event: nothing in it needs to be read otherwise."""
+    """Whether the document of an event would be read as this very event: nothing in it needs another reading."""
     struct = KINDS[kind]
     fields = struct.__struct_fields__
     placeholders = intake.folded_placeholders
