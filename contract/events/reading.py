@@ -109,9 +109,6 @@ def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
     def is_plausible(ms: int) -> bool:
         return earliest_ms <= ms < end_ms
 
-    def is_code(country: str | None) -> bool:
-        return country is None or read_country(country, placeholders) == country
-
     checks = list[Check]()
     if "ip" in fields:
         checks.append(lambda event: event.ip is None or read_address(event.ip) == event.ip)
@@ -122,7 +119,8 @@ def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
     if "lines" in fields:
         checks.append(lambda order: are_ids([line.item_id for line in order.lines]))
         checks.append(lambda order: are_ids([line.seller_id for line in order.lines]))
-        checks.append(lambda order: is_code(order.shipping_country) and is_code(order.billing_country))
+        checks.append(lambda order: is_country(order.shipping_country, placeholders))
+        checks.append(lambda order: is_country(order.billing_country, placeholders))
         checks.append(lambda order: order.account_created_ms is None or is_plausible(order.account_created_ms))
     if kind == "labels":
         checks.append(lambda label: is_read_as_given(labels, label.task, label.value))
@@ -133,6 +131,10 @@ def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
         return all(check(event) for check in checks)
 
     return is_plain
+
+
+def is_country(code: str | None, placeholders: frozenset[str]) -> bool:
+    return code is None or read_country(code, placeholders) == code
 
 
 def is_read_as_given(labels: LabelReader, task: str, value: float | str) -> bool:
