@@ -32,6 +32,24 @@ def test_a_bundle_that_serves_is_approved(tmp_path: Path) -> None:
     assert (finding.severity, finding.subject) == (Severity.OK, "bundle v1")
 
 
+def test_a_bundle_in_an_object_store_is_looked_at_there(tmp_path: Path) -> None:
+    # given a store that has one, while the folder has none
+    url = f"local://{tmp_path / 'store'}"
+    settings = Settings().model_copy(update={"bundles": tmp_path / "none", "bundle_store": url})
+    (missing,) = check_bundle(settings, FEATURES)
+    publish_tiny(tmp_path / "store", "v1")
+    (found,) = check_bundle(settings, FEATURES)
+    # then
+    assert (missing.severity, missing.subject) == (Severity.WARNING, f"bundles {url}")
+    assert (found.severity, found.subject) == (Severity.OK, "bundle v1")
+
+
+def test_a_store_without_a_client_is_an_error() -> None:
+    settings = Settings().model_copy(update={"bundle_store": "s4://shop/bundles"})
+    (finding,) = check_bundle(settings, FEATURES)
+    assert (finding.severity, finding.subject) == (Severity.ERROR, "bundles s4://shop/bundles")
+
+
 def test_a_bundle_with_a_changed_file_is_an_error(tmp_path: Path) -> None:
     publish_tiny(tmp_path, "v1")
     (tmp_path / "v1" / "golden.npz").write_bytes(b"")
