@@ -14,6 +14,7 @@ DEFAULT_TOPIC_PREFIX: Final = "shop."
 NO_TOPICS: Final = ("prefix", "partitions")  # settings of topics that name none
 TOPIC_CHARS_MAX: Final = 249
 TOPIC: Final = re.compile(r"[A-Za-z0-9._-]*")
+REGISTRY_SCHEMES: Final = ("http://", "https://", "mock://")  # the last one is a client's own, for tests
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 
 
@@ -104,13 +105,19 @@ def check_redis_url(url: str) -> None:
         raise ValueError("should be an address as redis://HOST:PORT/DATABASE with numbers for the last two")
 
 
+def check_registry_url(url: str) -> str:
+    if url and not url.startswith(REGISTRY_SCHEMES):
+        raise ValueError("should begin with http:// or https://")
+    return url
+
+
 class RegistrySettings(Section):
     """A schema registry, whose framing records may begin with; without `url` none is asked.
 
     `client`: settings of the client, passed through unchanged (`basic.auth.user.info`, `ssl.ca.location`, ...).
     """
 
-    url: str = ""
+    url: Annotated[str, AfterValidator(check_registry_url)] = ""
     client: dict[str, str | int | float | bool] = Field(default={})
 
 

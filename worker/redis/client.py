@@ -185,8 +185,8 @@ class RedisClient:
     def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except (*TRANSIENT_ERRORS, OSError, BrokenReply) as error:
-            # A reset while reading comes from the socket as an OSError.
+        except (*TRANSIENT_ERRORS, OSError, BrokenReply, redis.exceptions.InvalidResponse) as error:
+            # A reset while reading comes from the socket as an OSError; what is no Redis answers in another protocol.
             raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
         except redis.exceptions.NoPermissionError as error:
             raise PermissionDenied(f"Redis {self.name} should permit a connection. Found: {error}") from error
