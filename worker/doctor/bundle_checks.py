@@ -7,10 +7,12 @@ from contract.bundle import Bundle, current_version, read_bundle
 from contract.errors import BadBundle, BadConfig
 from contract.features.declaration import FeatureSet
 from contract.features.sources import describe_nearest
+from contract.graphs import DECIDE, RECOMMEND
 from contract.object_folder import open_folder
 from contract.settings.reading import Settings
 from worker.doctor.finding import Finding, Severity, approve
 
+LANE_GRAPHS: Final = {"orders": DECIDE, "browsing": RECOMMEND}  # without which a lane's answers are degraded
 PUBLISH: Final = "python -m export --latest"
 
 
@@ -41,9 +43,23 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
         return
     mistakes = [*find_unfit_features(bundle, features), *find_unknown_thresholds(settings, bundle)]
     yield from (Finding(Severity.ERROR, f"bundle {version}", text) for text in mistakes)
+    yield from find_missing_graphs(bundle)
     if not mistakes:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         yield approve(f"bundle {version}", f"{len(bundle.manifest.features)} features as declared; tasks {tasks}.")
+
+
+def find_missing_graphs(bundle: Bundle) -> Iterator[Finding]:
+    """The lanes whose answers are degraded with this bundle."""
+    for lane, graph in LANE_GRAPHS.items():
+        if f"{graph.name}.onnx" not in bundle.files:
+            yield Finding(
+                Severity.WARNING,
+                f"bundle {bundle.manifest.version} lane {lane}",
+                f"The bundle should have the graph {graph.name}. Found none: answers of this lane are "
+                "`degraded`. Declare a task of it in `[[tasks]]`, unless no worker of this lane runs.",
+                "python -m training fit",
+            )
 
 
 def find_unfit_features(bundle: Bundle, features: FeatureSet) -> Iterator[str]:

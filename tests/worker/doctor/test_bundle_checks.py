@@ -10,7 +10,7 @@ from contract.settings.reading import Settings
 from contract.tasks import Task
 from testkit.environment.tiny_bundle import make_manifest, publish_tiny
 from tests.worker.events import FEATURES
-from worker.doctor.bundle_checks import check_bundle, find_unknown_thresholds
+from worker.doctor.bundle_checks import check_bundle, find_missing_graphs, find_unknown_thresholds
 from worker.doctor.finding import Finding, Severity
 
 
@@ -48,6 +48,13 @@ def test_a_store_without_a_client_is_an_error() -> None:
     settings = Settings().model_copy(update={"bundle_store": "s4://shop/bundles"})
     (finding,) = check_bundle(settings, FEATURES)
     assert (finding.severity, finding.subject) == (Severity.ERROR, "bundles s4://shop/bundles")
+
+
+def test_a_lane_that_the_bundle_has_no_graph_for_is_found() -> None:
+    bundle = Bundle(make_manifest("v1"), {"decide.onnx": b""})
+    (finding,) = find_missing_graphs(bundle)
+    assert (finding.severity, finding.subject) == (Severity.WARNING, "bundle v1 lane browsing")
+    assert "the graph recommend" in finding.text
 
 
 def test_a_bundle_with_a_changed_file_is_an_error(tmp_path: Path) -> None:
