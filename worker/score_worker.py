@@ -198,6 +198,7 @@ class ScoreWorker:
 
     def _run_periodic(self, pipeline: BatchPipeline) -> None:
         pipeline.publish_progress(self._progress)
+        pipeline.shared_ids.report()
         self._remedy.apply(pipeline.consumer)
         try:
             pipeline.advance()
