@@ -20,6 +20,7 @@ from contract.settings.intake import IntakeSettings
 
 EARLIEST_MS: Final = PLAUSIBLE_MS.start
 END_MS: Final = PLAUSIBLE_MS.stop
+COUNTRIES: Final[frozenset[str | None]] = COUNTRY_CODES | {None}
 
 
 class PlainForm:
@@ -83,11 +84,10 @@ def has_currency(event: Order | Product) -> bool:
 
 
 def has_countries(order: Order) -> bool:
-    return is_country(order.shipping_country) and is_country(order.billing_country)
-
-
-def is_country(code: str | None) -> bool:
-    return code in COUNTRY_CODES or code is None or read_country(code) == code
+    shipping, billing = order.shipping_country, order.billing_country
+    return (shipping in COUNTRIES or read_country(shipping) == shipping) and (
+        billing in COUNTRIES or read_country(billing) == billing
+    )
 
 
 def has_account_time(order: Order) -> bool:

@@ -6,14 +6,18 @@ A topic without a map has no entry, so that its records cost nothing more.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS
+from contract.events import DELETABLE_KINDS, RECORD_BYTES_MAX
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
+from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape
 from contract.settings.mapping import MapTable, list_fields
 
 Choose = Callable[[Any], "tuple[str, Build] | None"]
+Choice = tuple[Source | None, Choose]
 NO_HEADERS: Final[Headers] = {}
 OPENERS: Final[Mapping[str, Opener]] = {"cloudevents": open_cloudevent, "debezium": open_change}
 CHANGES_READ: Final = {"products": frozenset("crud")}  # a row of any other kind is one event, not its later states
@@ -39,6 +43,9 @@ class TopicMap:
         self._open = OPENERS.get(tables[0].envelope)
         self._uses_headers = any(map(uses_headers, tables))
         self._choices = [compile_choice(table) for table in tables]
+        shape = find_shape(tables)
+        self._decode = msgspec.json.Decoder(shape.make_struct()).decode if shape else None
+        self._shaped_choices = [compile_choice(table, shape) for table in tables] if shape else []
 
     def read(
         self, value: bytes | object, key: bytes | None = None, headers: Sequence[Any] = ()
@@ -50,11 +57,11 @@ class TopicMap:
         if value is None:
             raise BadEvent("empty", "A record should hold a document. Found no bytes.")
         named = dict(headers) if headers and self._uses_headers else NO_HEADERS
-        document = parse(value) if isinstance(value, bytes) else value
+        document, choices = self._parse(value) if isinstance(value, bytes) else (value, self._choices)
         if self._open:
             document = self._open(document, named)
         their_type = None
-        for read_type, choose in self._choices:
+        for read_type, choose in choices:
             their_type = read_type(document, key, named) if read_type else ""
             if chosen := choose(their_type):
                 kind, build = chosen
@@ -63,6 +70,17 @@ class TopicMap:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
         raise Skipped(f"The type {to_text(their_type)!r} is in no table of {', '.join(t.name for t in self.tables)}.")
 
+    def _parse(self, value: bytes) -> tuple[Any, "list[Choice]"]:
+        """What a record holds, in the shape of the paths if it has it, and the choices that read it so."""
+        if self._decode and len(value) <= RECORD_BYTES_MAX:
+            try:
+                if not value.isascii():
+                    value.decode()  # msgspec does not validate strings of fields that it skips
+                return self._decode(value), self._shaped_choices
+            except DECODE_ERRORS:
+                pass
+        return parse(value), self._choices
+
     def _describe_types(self) -> str:
         sources = [table.type_source for table in self.tables if table.type_source]
         places = [f"`{path}`" for source in sources for path in source.paths]
@@ -70,18 +88,18 @@ class TopicMap:
         return ", ".join(dict.fromkeys(places)) or "its key"
 
 
-def compile_choice(table: MapTable) -> tuple[Source | None, Choose]:
+def compile_choice(table: MapTable, shape: Place | None = None) -> Choice:
     """Where a record's type is, and the function from a type to the kind and the builder of its document."""
-    builders = {kind: (kind, compile_kind(table, kind)) for kind in table.kinds}
+    builders = {kind: (kind, compile_kind(table, kind, shape)) for kind in table.kinds}
     if table.type_source is None:
         return None, lambda their_type: builders[table.kind]
     choices = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
-    return compile_source(table.type_source), lambda their_type: choices.get(to_text(their_type))
+    return compile_source(table.type_source, shape), lambda their_type: choices.get(to_text(their_type))
 
 
-def compile_kind(table: MapTable, kind: str) -> Build:
+def compile_kind(table: MapTable, kind: str, shape: Place | None = None) -> Build:
     """The builder of events of one kind; in a Debezium envelope only of the operations that are read of it."""
-    build = compile_fields(table.fields, list_fields(kind))
+    build = compile_fields(table.fields, list_fields(kind), shape)
     if table.envelope != "debezium":
         return build
     changes = frozenset(table.changes) or CHANGES_READ.get(kind, CHANGES_DEFAULT)
