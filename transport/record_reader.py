@@ -78,8 +78,7 @@ class RecordReader:
 
     def read(self, record: Record) -> tuple[str, Event]:
         """The kind and the event of a record; raises `BadEvent` or `Skipped`."""
-        topic = record.topic_partition.topic
-        if not self.is_plain(topic):
+        if not self.is_plain(topic := record.topic_partition.topic):
             kind, document = self.find_kind(record)
             return kind, self.readers[kind].read_document(document)
         return (kind := self.kinds[topic]), self.readers[kind].read(record.value)

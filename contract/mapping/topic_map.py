@@ -3,7 +3,7 @@
 A topic without a map has no entry, so that its records cost nothing more.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,8 +16,8 @@ from contract.mapping.paths import to_text
 from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape
 from contract.settings.mapping import MapTable, list_fields
 
-Choose = Callable[[Any], "tuple[str, Build] | None"]
-Choice = tuple[Source | None, Choose]
+Choice = tuple[Source | None, Mapping[str, tuple[str, Build]]]
+FIXED: Final = ""
 NO_HEADERS: Final[Headers] = {}
 OPENERS: Final[Mapping[str, Opener]] = {"cloudevents": open_cloudevent, "debezium": open_change}
 CHANGES_READ: Final = {"products": frozenset("crud")}  # a row of any other kind is one event, not its later states
@@ -58,14 +58,18 @@ class TopicMap:
             raise BadEvent("empty", "A record should hold a document. Found no bytes.")
         named = dict(headers) if headers and self._uses_headers else NO_HEADERS
         document, choices = self._parse(value) if isinstance(value, bytes) else (value, self._choices)
-        if self._open:
+        if self._open is not None:
             document = self._open(document, named)
         their_type = None
-        for read_type, choose in choices:
-            their_type = read_type(document, key, named) if read_type else ""
-            if chosen := choose(their_type):
-                kind, build = chosen
-                return kind, build(document, key, named)
+        for read_type, built in choices:
+            if read_type is not None:
+                their_type = read_type(document, key, named)
+                if (found := built.get(to_text(their_type))) is None:
+                    continue
+                kind, build = found
+            else:
+                kind, build = built[FIXED]
+            return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
         raise Skipped(f"The type {to_text(their_type)!r} is in no table of {', '.join(t.name for t in self.tables)}.")
@@ -89,12 +93,15 @@ class TopicMap:
 
 
 def compile_choice(table: MapTable, shape: Place | None = None) -> Choice:
-    """Where a record's type is, and the function from a type to the kind and the builder of its document."""
+    """Where a record's type is, and by type the kind and the builder of its document.
+
+    Without such a place, all types are `FIXED`.
+    """
     builders = {kind: (kind, compile_kind(table, kind, shape)) for kind in table.kinds}
     if table.type_source is None:
-        return None, lambda their_type: builders[table.kind]
-    choices = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
-    return compile_source(table.type_source, shape), lambda their_type: choices.get(to_text(their_type))
+        return None, {FIXED: builders[table.kind]}
+    builders_by_type = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
+    return compile_source(table.type_source, shape), builders_by_type
 
 
 def compile_kind(table: MapTable, kind: str, shape: Place | None = None) -> Build:
