@@ -60,7 +60,7 @@ def extract_user_update(event: UserEvent, amount: int) -> list[EntityUpdate]:
     return [(f"user:{event.user_id}", amount)] if event.user_id else []
 
 
-def add_device_updates(updates: list[EntityUpdate], event: Order | Click | Review, amount: int) -> None:
+def add_device_updates(updates: list[EntityUpdate], event: Order | Review, amount: int) -> None:
     if event.device_id:
         updates.append((f"device:{event.device_id}", amount))
     if event.ip:
@@ -88,9 +88,12 @@ def extract_order_updates(order: Order) -> list[EntityUpdate]:
 
 
 def extract_click_updates(click: Click) -> list[EntityUpdate]:
-    updates = extract_user_update(click, 0)
+    updates = [(f"user:{click.user_id}", 0)] if click.user_id else []  # most events are clicks: without calls
     updates.append((f"item:{click.item_id}", 0))
-    add_device_updates(updates, click, 0)
+    if click.device_id:
+        updates.append((f"device:{click.device_id}", 0))
+    if click.ip:
+        updates.append((f"ip:{to_address_entity(click.ip)}", 0))
     return updates
 
 
