@@ -37,6 +37,7 @@ class RecordReader:
         self.topics, self.readers = topics, readers
         self._deserializer, self._retry = deserializer, retry
         self.kinds = {topic: kinds[0] for topic, kinds in self.topics.kinds.items() if len(kinds) == 1}
+        self._plain_kinds = {topic: kind for topic, kind in self.kinds.items() if self.is_plain(topic)}
 
     def is_plain(self, topic: str) -> bool:
         """Whether all records of a topic are JSON in our own form."""
@@ -78,10 +79,11 @@ class RecordReader:
 
     def read(self, record: Record) -> tuple[str, Event]:
         """The kind and the event of a record; raises `BadEvent` or `Skipped`."""
-        if not self.is_plain(topic := record.topic_partition.topic):
-            kind, document = self.find_kind(record)
-            return kind, self.readers[kind].read_document(document)
-        return (kind := self.kinds[topic]), self.readers[kind].read(record.value)
+        plain_kind = self._plain_kinds.get(record.topic_partition.topic)
+        if plain_kind is not None:
+            return plain_kind, self.readers[plain_kind].read(record.value)
+        kind, document = self.find_kind(record)
+        return kind, self.readers[kind].read_document(document)
 
 
 def open_record_reader(

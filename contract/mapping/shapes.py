@@ -4,12 +4,13 @@ Decoding into structs leaves out all that no path names, and takes half the time
 of another shape, such as a text in place of an object, is decoded into such a document instead; both give the same.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
+from contract.events import RECORD_BYTES_MAX
 from contract.mapping.paths import Each, Step, parse_path
 from contract.settings.mapping import FieldSource, MapTable
 
@@ -78,6 +79,20 @@ def find_shape(tables: Iterable[MapTable]) -> Place | None:
             for path in source.paths:
                 root.add(parse_path(path), has_lines=has_lines)
     return root if root.is_object else None
+
+
+def make_decode(shape: Place) -> Callable[[bytes], Any]:
+    """The function from JSON to a struct of a shape; raises one of `DECODE_ERRORS`."""
+    decode = msgspec.json.Decoder(shape.make_struct()).decode
+
+    def decode_within_bounds(value: bytes) -> Any:
+        if len(value) > RECORD_BYTES_MAX:
+            raise msgspec.DecodeError("too large")
+        if not value.isascii():
+            value.decode()  # msgspec does not validate strings of fields that it skips
+        return decode(value)
+
+    return decode_within_bounds
 
 
 def list_sources_by_place(table: MapTable) -> Iterator[tuple[FieldSource, bool]]:

@@ -6,14 +6,12 @@ A topic without a map has no entry, so that its records cost nothing more.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS, RECORD_BYTES_MAX
+from contract.events import DELETABLE_KINDS
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
-from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape
+from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape, make_decode
 from contract.settings.mapping import MapTable, list_fields
 
 Choice = tuple[Source | None, Mapping[str, tuple[str, Build]]]
@@ -44,8 +42,8 @@ class TopicMap:
         self._uses_headers = any(map(uses_headers, tables))
         self._choices = [compile_choice(table) for table in tables]
         shape = find_shape(tables)
-        self._decode = msgspec.json.Decoder(shape.make_struct()).decode if shape else None
-        self._shaped_choices = [compile_choice(table, shape) for table in tables] if shape else []
+        self._decode = make_decode(shape) if shape else parse
+        self._shaped_choices = [compile_choice(table, shape) for table in tables] if shape else self._choices
 
     def read(
         self, value: bytes | object, key: bytes | None = None, headers: Sequence[Any] = ()
@@ -57,7 +55,12 @@ class TopicMap:
         if value is None:
             raise BadEvent("empty", "A record should hold a document. Found no bytes.")
         named = dict(headers) if headers and self._uses_headers else NO_HEADERS
-        document, choices = self._parse(value) if isinstance(value, bytes) else (value, self._choices)
+        document, choices = value, self._choices
+        if isinstance(value, bytes):
+            try:
+                document, choices = self._decode(value), self._shaped_choices
+            except DECODE_ERRORS:  # of another shape
+                document = parse(value)
         if self._open is not None:
             document = self._open(document, named)
         their_type = None
@@ -73,17 +76,6 @@ class TopicMap:
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
         raise Skipped(f"The type {to_text(their_type)!r} is in no table of {', '.join(t.name for t in self.tables)}.")
-
-    def _parse(self, value: bytes) -> tuple[Any, "list[Choice]"]:
-        """What a record holds, in the shape of the paths if it has it, and the choices that read it so."""
-        if self._decode and len(value) <= RECORD_BYTES_MAX:
-            try:
-                if not value.isascii():
-                    value.decode()  # msgspec does not validate strings of fields that it skips
-                return self._decode(value), self._shaped_choices
-            except DECODE_ERRORS:
-                pass
-        return parse(value), self._choices
 
     def _describe_types(self) -> str:
         sources = [table.type_source for table in self.tables if table.type_source]

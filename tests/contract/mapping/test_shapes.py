@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from contract.errors import BadEvent
 from contract.mapping.envelopes import parse
+from contract.mapping.shapes import find_shape
 from contract.mapping.topic_map import TopicMap
 from contract.settings.mapping import read_maps
 
@@ -68,7 +69,9 @@ def test_a_record_gives_the_document_that_its_decoded_form_gives(topic_map: Topi
 
 
 def test_each_map_has_a_shape() -> None:
-    assert all(topic_map._decode for topic_map in MAPS)  # else the test before compares one reading with itself
+    assert all(
+        find_shape(topic_map.tables) for topic_map in MAPS
+    )  # else the test before compares one reading with itself
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b'{"a": "\xff"}', b"[" * 100_000, b'{"a":1}' + b" " * 300_000])
