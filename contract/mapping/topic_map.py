@@ -67,9 +67,9 @@ class TopicMap:
         for read_type, built in choices:
             if read_type is not None:
                 their_type = read_type(document, key, named)
-                if (found := built.get(to_text(their_type))) is None:
+                if (chosen := built.get(to_text(their_type))) is None:
                     continue
-                kind, build = found
+                kind, build = chosen
             else:
                 kind, build = built[FIXED]
             return kind, build(document, key, named)

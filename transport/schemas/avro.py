@@ -79,8 +79,8 @@ class Converters:
         name, fields = schema["name"], schema["fields"]
         self._by_name[name] = to_plain  # within itself
         numbers = [field["name"] for field in fields if field["type"] in ("float", "double")]
-        found = [(field["name"], self.find(field["type"])) for field in fields if field["name"] not in numbers]
-        others = [(field, convert) for field, convert in found if convert]
+        converts = {field["name"]: self.find(field["type"]) for field in fields if field["name"] not in numbers}
+        others = [(field, convert) for field, convert in converts.items() if convert]
 
         def convert_record(record: dict[str, Any]) -> dict[str, Any]:
             for field in numbers:

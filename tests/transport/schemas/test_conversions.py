@@ -97,7 +97,7 @@ def test_protobuf_of_each_type_becomes_one_of_jsons_types() -> None:
         ("rate", 1, 1, ""),
     )
     for number, (name, kind, label, type_name) in enumerate(fields, 1):
-        message.field.add(name=name, number=number, type=kind, label=label, type_name=type_name or None)  # type: ignore[arg-type]
+        message.field.add(name=name, number=number, type=kind, label=label, type_name=type_name or None)
     message.oneof_decl.add(name="_note")
     message.field.add(name="note", number=9, type=9, label=1, proto3_optional=True, oneof_index=0)
     pool = descriptor_pool.DescriptorPool()
@@ -107,7 +107,15 @@ def test_protobuf_of_each_type_becomes_one_of_jsons_types() -> None:
     value = node(data=b"x", weights=[1.5, NAN], colour=7, next=node(note="", rate=INFINITE), prices={3: NAN, 4: 2.5})
     document = MessageCompiler().compile(node.DESCRIPTOR)(value)
     # then
-    empty = {"from": "", "data": "", "weights": [], "colour": "RED", "next": None, "prices": {}, "rate": None}
+    empty: dict[str, Any] = {
+        "from": "",
+        "data": "",
+        "weights": [],
+        "colour": "RED",
+        "next": None,
+        "prices": {},
+        "rate": None,
+    }
     assert document == {
         "from": "",
         "data": "x",
