@@ -29,6 +29,7 @@ ALPHA_2_BY_CODE: Final = {
     "XK": "XK",  # Kosovo, assigned by its users
     "XKX": "XK",
 }
+COUNTRY_CODES: Final = frozenset(ALPHA_2_BY_CODE.values())
 UNKNOWN: Final = frozenset({"XX", "ZZ"})  # what networks and catalogues of codes name an unknown country
 SUBDIVISION: Final = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")  # ISO 3166-2
 # ISO 4217: the currencies whose minor unit is not a hundredth, by its decimals.

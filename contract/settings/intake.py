@@ -56,7 +56,6 @@ class IntakeSettings(Section):
         "n/a",
         "#n/a",
         "na",
-        "nobody",
         "unset",
         "not set",
         "not_set",

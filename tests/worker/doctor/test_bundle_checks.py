@@ -38,10 +38,10 @@ def test_a_bundle_in_an_object_store_is_looked_at_there(tmp_path: Path) -> None:
     settings = Settings().model_copy(update={"bundles": tmp_path / "none", "bundle_store": url})
     (missing,) = check_bundle(settings, FEATURES)
     publish_tiny(tmp_path / "store", "v1")
-    (found,) = check_bundle(settings, FEATURES)
+    (verdict,) = check_bundle(settings, FEATURES)
     # then
     assert (missing.severity, missing.subject) == (Severity.WARNING, f"bundles {url}")
-    assert (found.severity, found.subject) == (Severity.OK, "bundle v1")
+    assert (verdict.severity, verdict.subject) == (Severity.OK, "bundle v1")
 
 
 def test_a_store_without_a_client_is_an_error() -> None:

@@ -51,9 +51,9 @@ def test_the_topics_that_the_worker_creates_pass(environment: RunEnvironment) ->
     assert (status, left) == (0, {"redis", "bundles", "catalogue", "lane", "joiner"})
     assert approved >= {*environment.topics.names_by_kind().values(), "rights on topics", "clock", "features"}
     # and versions, policy and memory are told
-    told = {finding["subject"]: finding["text"] for finding in findings if finding["subject"].endswith(" server")}
-    assert len(told) == 1
-    assert all(word in next(iter(told.values())) for word in ("noeviction", "MiB", "alone", "master"))
+    texts = {finding["subject"]: finding["text"] for finding in findings if finding["subject"].endswith(" server")}
+    assert len(texts) == 1
+    assert all(word in next(iter(texts.values())) for word in ("noeviction", "MiB", "alone", "master"))
 
 
 def test_a_topic_that_another_shop_writes_is_an_error_of_the_doctor_and_of_a_worker(
