@@ -20,7 +20,8 @@ from worker.redis.wire import Commands, Wire, open_wire, pack_commands, pack_hge
 
 # These pass, or an operator repairs them while the worker waits: see docs/keys.md. redis-py has no class for the errors
 # that begin with these words.
-TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOMASTERLINK", "NOREPLICAS", "UNKILLABLE")
+UNAUTHENTICATED = "Protocol error: unauthenticated"  # of a command too long for one who has not given the password
+TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOMASTERLINK", "NOREPLICAS", "UNKILLABLE", UNAUTHENTICATED)
 TRANSIENT_ERRORS = (
     redis.ConnectionError,
     redis.TimeoutError,
