@@ -14,6 +14,7 @@ import msgspec
 
 from contract.errors import BadEvent
 from contract.events.addresses import make_address_reader
+from contract.events.bounds import check_depth
 from contract.events.codes import read_country, read_currency
 from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
@@ -65,6 +66,7 @@ class EventReader:
         try:
             if not value.isascii():
                 value.decode()  # msgspec does not validate strings of fields that it skips
+            check_depth(value)
             if self._is_typed:
                 event = self._decode(value)
                 if self._is_plain(event):
@@ -76,7 +78,7 @@ class EventReader:
         return self._document_reader.read(decode_document(value))
 
     def read_document(self, document: object) -> Event:
-        """The event of a document that is already decoded, with finite numbers; raises `BadEvent`."""
+        """The event of a document that is already decoded; raises `BadEvent`."""
         if self._is_typed:
             try:
                 event = msgspec.convert(document, self._struct)
@@ -142,6 +144,7 @@ def is_read_as_given(labels: LabelReader, task: str, value: float | str) -> bool
 
 def decode_document(value: bytes) -> object:
     """The plain document of a record; raises `BadEvent`."""
+    check_depth(value)
     try:
         return msgspec.json.decode(value)
     except msgspec.ValidationError:

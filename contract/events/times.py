@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 from typing import Final
 
-from contract.events.values import Unreadable, read_integer, read_number
+from contract.events.values import INTEGER_MAX, Unreadable, read_integer, read_number
 
 PER_MS: Final = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 # Milliseconds between 1973 and 5138: outside, a time is likelier to be in another unit.
@@ -23,8 +23,10 @@ def read_time(value: object, unit: str) -> int:
     if isinstance(value, str) and is_iso(value):
         return parse_iso(value, needs_zone=unit != "iso")
     if unit == "s":
-        return round(read_number(value) * 1_000)  # with a fraction, as `time.time()` gives it
-    return read_integer(value) // PER_MS.get(unit, 1)
+        # With a fraction, as `time.time()` gives it; finite, whatever it is multiplied with.
+        return round(min(max(read_number(value), -INTEGER_MAX), INTEGER_MAX) * 1_000)
+    number = read_integer(value)
+    return number if abs(number) >= INTEGER_MAX else number // PER_MS.get(unit, 1)  # stands for all numbers beyond
 
 
 def is_iso(text: str) -> bool:

@@ -10,17 +10,15 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
-
 from contract.errors import BadEvent
 from contract.events import RECORD_BYTES_MAX
+from contract.events.reading import decode_document, refuse
 
 FRAMING: Final = b"\0"  # of a schema registry: this byte, then the id of the schema in four
 FRAMING_BYTES: Final = 5
 DATA_BASE64: Final = "data_base64"
 CE_PREFIX: Final = "ce_"  # what Kafka's binding puts before the name of an attribute
 Opener = Callable[[Any, Mapping[str, bytes]], Any]
-to_document: Final = msgspec.json.Decoder().decode
 
 
 class Skipped(Exception):
@@ -36,15 +34,13 @@ def parse(value: bytes) -> Any:
     try:
         if not value.isascii():
             value.decode()
-        return to_document(value)
-    except UnicodeDecodeError as error:
+        return decode_document(value)
+    except (BadEvent, UnicodeDecodeError) as error:
         if is_framed(value):
             raise BadEvent("not_json", describe_framing(value)) from error
-        raise BadEvent("not_utf8", f"A record should be UTF-8. Found {error.reason} at byte {error.start}.") from error
-    except RecursionError as error:
-        raise BadEvent("too_deep", "A record should be nested a few levels deep. Found it too deep to read.") from error
-    except msgspec.DecodeError as error:
-        raise BadEvent("not_json", describe_framing(value) if is_framed(value) else str(error)) from error
+        if isinstance(error, BadEvent):
+            raise
+        refuse(error)
 
 
 def is_framed(value: bytes) -> bool:
@@ -66,7 +62,7 @@ def open_cloudevent(document: Any, headers: Mapping[str, bytes]) -> Any:
         attributes = {
             name.removeprefix(CE_PREFIX): value.decode(errors="replace")
             for name, value in headers.items()
-            if name.startswith(CE_PREFIX)
+            if name.startswith(CE_PREFIX) and value is not None
         }
         return {**attributes, "data": document}
     if not isinstance(document, dict) or "specversion" not in document:

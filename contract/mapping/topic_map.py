@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events import DELETABLE_KINDS
+from contract.events.values import name_type
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
@@ -61,7 +62,8 @@ class TopicMap:
                 return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
-        raise Skipped(f"The type {to_text(their_type)!r} is in no table of {', '.join(t.name for t in self.tables)}.")
+        found = to_text(their_type) or name_type(their_type)
+        raise Skipped(f"The type {found!r:.80} is in no table of {', '.join(t.name for t in self.tables)}.")
 
     def _describe_types(self) -> str:
         sources = [table.type_source for table in self.tables if table.type_source]
@@ -76,7 +78,7 @@ def compile_choice(table: MapTable) -> tuple[Source | None, Choose]:
     if table.type_source is None:
         return None, lambda their_type: builders[table.kind]
     choices = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
-    return compile_source(table.type_source), lambda their_type: choices.get(to_text(their_type))
+    return compile_source(table.type_source), lambda their_type: choices.get(to_text(their_type) or "")
 
 
 def compile_kind(table: MapTable, kind: str) -> Build:
