@@ -16,7 +16,7 @@ import msgspec
 
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events import RECORD_BYTES_MAX
-from contract.mapping.envelopes import FRAMING_BYTES, is_framed
+from contract.mapping.envelopes import FRAMING_BYTES, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
 RETRIED_STATUS: Final = (401, 403, 407, 408, 429)  # also those of a wrong password, which says nothing of a record
@@ -53,6 +53,8 @@ class Deserializer:
             if read is None:
                 read = self._readers[schema_id] = open_reader(self.client, schema_id, self.client.get_schema(schema_id))
             return read(value, topic)
+        except BadEvent:
+            raise
         except Exception as error:  # the client and the deserializers raise errors of many libraries
             if is_passing(error):
                 raise Unavailable(f"The schema registry {self._url} should answer. Found: {error!r}") from error
@@ -115,6 +117,8 @@ def open_deserializer(client: Any, schema_type: str) -> Read:
     contexts: dict[str, Any] = {}
 
     def read(value: bytes, topic: str) -> Any:
+        if schema_type == "JSON":
+            parse(value[FRAMING_BYTES:])  # the deserializer takes more: NaN, half surrogates, any depth
         context = contexts.get(topic)
         if context is None:
             context = contexts[topic] = SerializationContext(topic, MessageField.VALUE)

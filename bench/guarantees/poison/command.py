@@ -1,11 +1,12 @@
 """`python -m bench poison`: records of every odd kind, and a million mutated ones, on every topic of events.
 
-First in this process, through the code that a worker's batch runs, for three shops: one by the defaults, one that
-declares units, rates, tasks and entities of its own, one whose topics are read by maps. No record should raise an error
-that is not caught; each should become an event that is answered, or a dead letter with a reason and its place. Then on
-Apache Kafka and Redis, with workers of both lanes and a joiner as processes: the corpus and mutated records between
-good ones. No process should end, every record should be answered or a dead letter, and good records should be answered
-at least at 0.9 of their speed where one of a hundred records is odd.
+First in this process, through the code that a worker's batch runs, for shops of several kinds: one by the defaults,
+one that declares units, rates, tasks and entities of its own, one whose topics are read by maps, and one with a schema
+registry (where its packages are installed). No record should raise an error that is not caught; each should become an
+event that is answered, or a dead letter with a reason and its place. Then on Apache Kafka and Redis, with workers of
+both lanes and a joiner as processes: the corpus and mutated records between good ones. No process should end, every
+record should be answered or a dead letter, and good records should be answered at least at 0.9 of their speed where
+one of a hundred records is odd.
 """
 
 import argparse
@@ -115,7 +116,7 @@ def check_intake(outcome: PoisonOutcome, corpus: Sequence[OddRecord], folder: Pa
         for shop in open_shops(findings, folder):
             for begin in range(0, len(corpus), BATCH_RECORDS):
                 shop.check(corpus[begin : begin + BATCH_RECORDS])
-        print_progress(f"the corpus in three shops: {findings.records} records, {findings.uncaught} errors not caught")
+        print_progress(f"the corpus in every shop: {findings.records} records, {findings.uncaught} errors not caught")
         for begin in range(0, outcome.mutated, ROUND_RECORDS):
             shops, end = open_shops(findings, folder), min(begin + ROUND_RECORDS, outcome.mutated)
             for number, at in enumerate(range(begin, end, BATCH_RECORDS)):

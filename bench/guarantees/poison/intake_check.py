@@ -32,7 +32,6 @@ from contract.messages import (
 )
 from testkit.environment.tiny_bundle import ITEMS, publish_tiny
 from transport.kafka_times import KafkaTimes
-from transport.record_reader import open_record_reader
 from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
@@ -103,7 +102,7 @@ class ShopIntake:
         resources = ScoringResources(settings=settings, encoder=encoder, catalogue=catalogue)
         self._lanes = [LaneIntake(lane, shop, resources, model) for lane in LANES.values()]
         readers = make_event_readers(settings)
-        record_reader = open_record_reader(settings, readers)
+        record_reader = shop.open_reader(readers)
         self._tailer = NoPoll()
         self._products = ProductConsumer(
             tailer=self._tailer,  # type: ignore[arg-type]  # what of it is used

@@ -8,7 +8,6 @@ from contract.events import Click, Order
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from transport.kafka_times import KafkaTimes
-from transport.record_reader import open_record_reader
 from transport.records import Record, TopicPartition
 from worker.model.onnx_model import Model
 from worker.records.answers import LIST
@@ -28,7 +27,7 @@ class LaneIntake:
     def __init__(self, lane: Lane, shop: Shop, resources: ScoringResources, model: Model) -> None:
         self._lane, self._settings = lane, shop.settings
         self._readers = make_event_readers(shop.settings)
-        self._record_reader = open_record_reader(shop.settings, self._readers)
+        self._record_reader = shop.open_reader(self._readers)
         self._entity_kinds = shop.settings.entity_kinds()
         self._kafka_times, self._profiles = KafkaTimes(), InMemoryProfileStore()
         self._scorer = LaneScorer(HANDLERS[lane.name], resources)

@@ -1,4 +1,4 @@
-"""Three shops that read the same odd records: one by the defaults, one that declares all, one that maps all."""
+"""Shops that read the same odd records: by the defaults, with all declared, with maps, with a schema registry."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from bench.guarantees.poison.documents import BASE_MS
-from contract.events import KINDS
+from bench.guarantees.poison.framed import FRAMES, are_packages_installed, register_schemas
+from contract.events import KINDS, EventReaders
 from contract.features.declaration import FeatureSet
 from contract.features.reading import read_features
 from contract.settings.reading import Settings
 from testkit.checkout import ROOT
+from transport.record_reader import RecordReader, open_record_reader
 
 Wrap = Callable[[bytes], bytes]
 OWN_FEATURES: Final = """
@@ -178,16 +180,28 @@ class Shop:
     features: FeatureSet
     wraps: Mapping[str, Wrap] = field(default_factory=dict)
 
+    def open_reader(self, readers: EventReaders) -> RecordReader:
+        """The reader of its records; a registry is the client's mock, with the schemas of `framed`."""
+        if not self.settings.registry.url:
+            return open_record_reader(self.settings, readers)
+        from transport.schemas.deserializer import Deserializer
+
+        deserializer = Deserializer(self.settings.registry)
+        register_schemas(deserializer.client)
+        return RecordReader(self.settings.event_topics(), readers, deserializer)
+
 
 def make_shops(folder: Path) -> list[Shop]:
-    """The shops; their files are written to `folder`."""
-    plain = Settings()
-    declared = Settings(**DECLARED)
+    """The shops; their files are written to `folder`. One with a registry needs the packages of the group `schemas`."""
+    declared, stock_features = Settings(**DECLARED), read_features(ROOT / "features.toml")
     path = folder / "features.toml"
     path.write_text((ROOT / "features.toml").read_text() + OWN_FEATURES)
-    own_features = read_features(path, declared.entity_kinds().declared)
-    return [
-        Shop("plain", plain, read_features(ROOT / "features.toml")),
-        Shop("declared", declared, own_features, UNITS),
-        Shop("mapped", Settings(**MAPPED), read_features(ROOT / "features.toml"), WRAPS),
+    shops = [
+        Shop("plain", Settings(), stock_features),
+        Shop("declared", declared, read_features(path, declared.entity_kinds().declared), UNITS),
+        Shop("mapped", Settings(**MAPPED), stock_features, WRAPS),
     ]
+    if are_packages_installed():
+        registry: dict[str, Any] = {"registry": {"url": "mock://poison"}}
+        shops.append(Shop("framed", Settings(**registry), stock_features, FRAMES))
+    return shops
