@@ -56,7 +56,8 @@ class SteadyProducer:
         self.errors: list[str] = []
         self.clients = 0
         self._bootstrap, self._silence_s = bootstrap, silence_s
-        self._settings = {"bootstrap.servers": bootstrap, "linger.ms": 1, **SILENT, **(settings or {})}
+        order = {"max.in.flight.requests.per.connection": 1}  # else a batch that is sent again follows later ones
+        self._settings = {"bootstrap.servers": bootstrap, "linger.ms": 1, **order, **SILENT, **(settings or {})}
         self._numbers = itertools.count()
         self._unconfirmed: dict[int, UnconfirmedRecord] = {}
         self._taken: set[tuple[RecordPosition, int]] = set()

@@ -128,7 +128,7 @@ def test_follow_without_a_model_names_the_command_that_publishes_one(
     ("words", "status", "message"),
     [
         (["--latest"], 1, "should hold a checkpoint"),
-        (["nowhere.pt"], 1, "should be a checkpoint"),
+        (["nowhere.pt"], 2, "should have a checkpoint file, or a command"),
         (["inspect"], 1, "should have a current bundle"),
         (["inspect", "v1"], 1, "Bundle v1 should be complete"),
         (["rollback"], 1, "should have a current bundle"),

@@ -52,7 +52,7 @@ def make_warmup() -> list[Arrival]:
 def generate_new_ids(ids: int) -> Iterator[Arrival]:
     """Orders whose ids are all new, at least `ids` of them in total."""
     for n in range(-(-ids // NEW_PER_ORDER)):
-        ip = f"2001:db8::{n >> 16:x}:{n & 0xFFFF:x}"
+        ip = f"2001:db8:{n >> 16:x}:{n & 0xFFFF:x}::1"  # networks of /64, which are one entity each
         line = Line(item_id=f"i{n}", quantity=1, unit_price=9.99, seller_id=f"s{n}")
         order = Order(
             event_id=f"o{n}",

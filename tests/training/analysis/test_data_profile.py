@@ -48,7 +48,7 @@ def without_fraud(examples: Examples) -> Examples:
 
 def run_describe(data: Path, out: Path) -> int:
     settings = cast(Settings, SimpleNamespace(tasks=TASKS))
-    return run(Namespace(data=data, out=out, without_erasures=True), settings, FEATURES)
+    return run(Namespace(data=data, out=out, without_erasures=True, write=None), settings, FEATURES)
 
 
 @pytest.fixture(scope="module")
