@@ -62,8 +62,8 @@ class TopicMap:
                 return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
-        found = to_text(their_type) or name_type(their_type)
-        raise Skipped(f"The type {found!r:.80} is in no table of {', '.join(t.name for t in self.tables)}.")
+        shown_type = to_text(their_type) or name_type(their_type)
+        raise Skipped(f"The type {shown_type!r:.80} is in no table of {', '.join(t.name for t in self.tables)}.")
 
     def _describe_types(self) -> str:
         sources = [table.type_source for table in self.tables if table.type_source]

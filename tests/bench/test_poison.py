@@ -56,7 +56,7 @@ def test_every_odd_record_is_an_event_with_its_answer_or_a_dead_letter(tmp_path:
     assert outcome.outcomes["events"] > MUTATED
 
 
-def test_an_error_that_nobody_catches_is_found_with_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_is_not_caught_is_found_with_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given a reader that fails on one value
     findings = Findings()
     shop = ShopIntake(make_shops(tmp_path)[0], tmp_path, findings)

@@ -65,7 +65,7 @@ class Deserializer:
 
 
 def is_passing(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that the registry did not answer or let nobody in."""
+    """Whether an error, or one that led to it, says that the registry did not answer or refused the password."""
     while error is not None:
         status = getattr(error, "http_status_code", 0)
         is_of_network = isinstance(error, OSError) or any(base.__name__ == TRANSPORT for base in type(error).__mro__)

@@ -33,7 +33,7 @@ from testkit.environment.run_environment import RunEnvironment
 
 KINDS_MIN: Final = 150
 CLEAN_SHARE_MIN: Final = 0.9
-ROUND_RECORDS: Final = 50_000  # after which every shop begins anew, so that its profiles and items stay few
+ROUND_RECORDS: Final = 50_000  # after which every shop is created again, so that its profiles and items stay few
 
 
 class PoisonOutcome(msgspec.Struct, kw_only=True):
@@ -119,8 +119,8 @@ def check_intake(outcome: PoisonOutcome, corpus: Sequence[OddRecord], folder: Pa
         print_progress(f"the corpus in every shop: {findings.records} records, {findings.uncaught} errors not caught")
         for begin in range(0, outcome.mutated, ROUND_RECORDS):
             shops, end = open_shops(findings, folder), min(begin + ROUND_RECORDS, outcome.mutated)
-            for number, at in enumerate(range(begin, end, BATCH_RECORDS)):
-                shops[number % len(shops)].check(list(mutator.make(min(BATCH_RECORDS, end - at))))
+            for number, batch_begin in enumerate(range(begin, end, BATCH_RECORDS)):
+                shops[number % len(shops)].check(list(mutator.make(min(BATCH_RECORDS, end - batch_begin))))
             print_progress(f"{end:,} mutated records: {findings.uncaught} errors not caught")
     for sentence in findings.faults.values():
         print_progress(sentence)

@@ -1,4 +1,4 @@
-"""Odd records in the framing of a schema registry: JSON, Avro and Protobuf, and schemas that nobody can read."""
+"""Odd records in the framing of a schema registry: JSON, Avro and Protobuf, and schemas that cannot be read."""
 
 import base64
 import json
@@ -64,8 +64,8 @@ def register_schemas(client: Any) -> None:
 
     file = FileDescriptorProto(name="review.proto", syntax="proto3")
     message = file.message_type.add(name="Review")
-    for number, (name, kind) in enumerate(PROTOBUF_FIELDS, 1):
-        message.field.add(name=name, number=number, type=kind, label=1)
+    for number, (name, code) in enumerate(PROTOBUF_FIELDS, 1):
+        message.field.add(name=name, number=number, type=code, label=1)
     message.field.add(name="inner", number=len(PROTOBUF_FIELDS) + 1, type=11, label=3, type_name=".Review")
     properties = {"user_id": {"type": ["string", "integer"]}, "item_id": {"type": "string", "maxLength": 200}}
     texts = (

@@ -87,8 +87,8 @@ def set_value(document: Fields, rng: Rng) -> Fields:
 
 
 def swap_values(document: Fields, rng: Rng) -> Fields:
-    one, other = rng.choices(list(document), k=2)
-    return {**document, one: document[other], other: document[one]}
+    first, second = rng.choices(list(document), k=2)
+    return {**document, first: document[second], second: document[first]}
 
 
 def leave_out(document: Fields, rng: Rng) -> Fields:
