@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from bench.guarantees.poison.command import KINDS_MIN, PoisonOutcome, check_intake, count_kinds
-from bench.guarantees.poison.corpus import OddRecord, make_corpus
+from bench.guarantees.poison.corpus import make_corpus
 from bench.guarantees.poison.documents import make_fields, write_object
 from bench.guarantees.poison.framed import are_packages_installed
 from bench.guarantees.poison.intake_check import Findings, ShopIntake
 from bench.guarantees.poison.mutations import Mutator
+from bench.guarantees.poison.record_forms import OddRecord
 from bench.guarantees.poison.shops import make_shops
 from contract.events import KINDS, READERS, REASONS
 

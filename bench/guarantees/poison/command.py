@@ -21,10 +21,11 @@ from typing import Final
 
 import msgspec
 
-from bench.guarantees.poison.corpus import OddRecord, make_corpus
+from bench.guarantees.poison.corpus import make_corpus
 from bench.guarantees.poison.intake_check import BATCH_RECORDS, Findings, ShopIntake
 from bench.guarantees.poison.live_run import LiveOutcome, LiveRun
 from bench.guarantees.poison.mutations import Mutator
+from bench.guarantees.poison.record_forms import OddRecord
 from bench.guarantees.poison.shops import make_shops
 from bench.results.report import print_missed, print_progress, print_result
 from devservers.apache_kafka import ApacheKafka
@@ -149,8 +150,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--records", type=int, default=1_000_000, help="mutated records that are read in this process")
     parser.add_argument("--sent", type=int, default=20_000, help="mutated records that are sent to Kafka")
-    parser.add_argument("--pairs", type=int, default=5, help="pairs of backlogs of which the speeds are compared")
-    parser.add_argument("--backlog", type=int, default=20_000, help="good records of a backlog")
+    parser.add_argument("--pairs", type=int, default=15, help="pairs of backlogs of which the speeds are compared")
+    parser.add_argument("--backlog", type=int, default=6_000, help="good records of a backlog")
     parser.add_argument("--no-servers", action="store_true", help="read in this process only")
     parser.add_argument("--seed", type=int, default=20111209, help="seed of the mutations")
     parser.add_argument("--json", action="store_true", help="print the outcome as one line of JSON, the last one")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bench.guarantees.poison.corpus import OddRecord
+from bench.guarantees.poison.record_forms import OddRecord
 from contract.errors import BadEvent
 from contract.events import (
     DELETABLE_KINDS,

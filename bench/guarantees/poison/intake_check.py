@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.guarantees.poison.corpus import OddRecord
 from bench.guarantees.poison.documents import make_fields, write_object
 from bench.guarantees.poison.lane_intake import PARTITIONS, LaneIntake
+from bench.guarantees.poison.record_forms import OddRecord
 from bench.guarantees.poison.shops import Shop
 from contract.bundle import read_bundle
 from contract.events import READERS, REASONS, Erasure

@@ -11,9 +11,10 @@ import msgspec
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from bench.guarantees.poison.corpus import OddRecord, make_corpus
+from bench.guarantees.poison.corpus import make_corpus
 from bench.guarantees.poison.expectations import Expectations, Published, find_ends
 from bench.guarantees.poison.mutations import Mutator
+from bench.guarantees.poison.record_forms import OddRecord
 from bench.guarantees.poison.sender import Sender
 from contract.errors import BadEvent
 from contract.events import KINDS, make_readers

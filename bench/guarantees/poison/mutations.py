@@ -4,8 +4,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from bench.guarantees.poison.corpus import HEADERS, KEYS, TIMES, TOPIC_KINDS, OddRecord, make_corpus
+from bench.guarantees.poison.corpus import TOPIC_KINDS, make_corpus
 from bench.guarantees.poison.documents import LINE, Fields, make_fields, with_line, write_object
+from bench.guarantees.poison.record_forms import HEADERS, KEYS, TIMES, OddRecord
 from bench.guarantees.poison.values import VALUES
 
 MUTATED_BYTES_MAX: Final = 4_000  # of most records to mutate, so that a million of them take minutes

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from bench.guarantees.poison.corpus import OddRecord
 from bench.guarantees.poison.documents import make_fields, write_object
 from bench.guarantees.poison.expectations import Expectations
+from bench.guarantees.poison.record_forms import OddRecord
 from testkit.environment.kafka_log import RecordPosition
 from testkit.environment.run_environment import RunEnvironment
 
