@@ -3,7 +3,7 @@
 A topic without a map has no entry, so that its records cost nothing more.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from contract.errors import BadEvent
@@ -12,9 +12,11 @@ from contract.events.values import name_type
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
+from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape, make_decode
 from contract.settings.mapping import MapTable, list_fields
 
-Choose = Callable[[Any], "tuple[str, Build] | None"]
+Choice = tuple[Source | None, Mapping[str, tuple[str, Build]]]
+FIXED: Final = ""
 NO_HEADERS: Final[Headers] = {}
 OPENERS: Final[Mapping[str, Opener]] = {"cloudevents": open_cloudevent, "debezium": open_change}
 CHANGES_READ: Final = {"products": frozenset("crud")}  # a row of any other kind is one event, not its later states
@@ -40,6 +42,9 @@ class TopicMap:
         self._open = OPENERS.get(tables[0].envelope)
         self._uses_headers = any(map(uses_headers, tables))
         self._choices = [compile_choice(table) for table in tables]
+        shape = find_shape(tables)
+        self._decode = make_decode(shape) if shape else parse
+        self._shaped_choices = [compile_choice(table, shape) for table in tables] if shape else self._choices
 
     def read(
         self, value: bytes | object, key: bytes | None = None, headers: Sequence[Any] = ()
@@ -51,15 +56,25 @@ class TopicMap:
         if value is None:
             raise BadEvent("empty", "A record should hold a document. Found no bytes.")
         named = dict(headers) if headers and self._uses_headers else NO_HEADERS
-        document = parse(value) if isinstance(value, bytes) else value
-        if self._open:
+        document, choices = value, self._choices
+        if isinstance(value, bytes):
+            try:
+                document, choices = self._decode(value), self._shaped_choices
+            except DECODE_ERRORS:  # of another shape
+                document = parse(value)
+        if self._open is not None:
             document = self._open(document, named)
         their_type = None
-        for read_type, choose in self._choices:
-            their_type = read_type(document, key, named) if read_type else ""
-            if chosen := choose(their_type):
+        for read_type, built in choices:
+            if read_type is not None:
+                their_type = read_type(document, key, named)
+                type_text = to_text(their_type)
+                if type_text is None or (chosen := built.get(type_text)) is None:
+                    continue
                 kind, build = chosen
-                return kind, build(document, key, named)
+            else:
+                kind, build = built[FIXED]
+            return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
         shown_type = to_text(their_type) or name_type(their_type)
@@ -72,18 +87,21 @@ class TopicMap:
         return ", ".join(dict.fromkeys(places)) or "its key"
 
 
-def compile_choice(table: MapTable) -> tuple[Source | None, Choose]:
-    """Where a record's type is, and the function from a type to the kind and the builder of its document."""
-    builders = {kind: (kind, compile_kind(table, kind)) for kind in table.kinds}
+def compile_choice(table: MapTable, shape: Place | None = None) -> Choice:
+    """Where a record's type is, and by type the kind and the builder of its document.
+
+    Without such a place, all types are `FIXED`.
+    """
+    builders = {kind: (kind, compile_kind(table, kind, shape)) for kind in table.kinds}
     if table.type_source is None:
-        return None, lambda their_type: builders[table.kind]
-    choices = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
-    return compile_source(table.type_source), lambda their_type: choices.get(to_text(their_type) or "")
+        return None, {FIXED: builders[table.kind]}
+    builders_by_type = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
+    return compile_source(table.type_source, shape), builders_by_type
 
 
-def compile_kind(table: MapTable, kind: str) -> Build:
+def compile_kind(table: MapTable, kind: str, shape: Place | None = None) -> Build:
     """The builder of events of one kind; in a Debezium envelope only of the operations that are read of it."""
-    build = compile_fields(table.fields, list_fields(kind))
+    build = compile_fields(table.fields, list_fields(kind), shape)
     if table.envelope != "debezium":
         return build
     changes = frozenset(table.changes) or CHANGES_READ.get(kind, CHANGES_DEFAULT)

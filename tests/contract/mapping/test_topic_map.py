@@ -228,6 +228,22 @@ def test_a_deep_value_is_in_no_table_and_no_currency() -> None:
         read(open_map(CLICK_FIELDS, kind), {"type": deep})
 
 
+@pytest.mark.parametrize("frames", [0, 300])
+def test_a_mapped_record_is_nested_too_deeply_wherever_it_is_read(frames: int) -> None:
+    topic_map = open_map(ORDER_FIELDS)
+
+    def call_deep(levels: int, frames: int) -> object:
+        if frames:
+            return call_deep(levels, frames - 1)
+        nested = b"[" * (levels - 1) + b"]" * (levels - 1)
+        return topic_map.read(json.dumps(ORDER).encode()[:-1] + b', "unknown": ' + nested + b"}")[1]["event_id"]
+
+    assert call_deep(500, frames) == 5001
+    for levels in (501, 600, 960):
+        with pytest.raises(BadEvent, match="500 levels"):
+            call_deep(levels, frames)
+
+
 def test_a_number_that_no_float_holds_costs_only_its_field() -> None:
     value = json.dumps(ORDER).encode()[:-1] + b', "unknown": 1e400}'
     _, document = open_map(ORDER_FIELDS).read(value)
