@@ -51,10 +51,8 @@ def read_iso(value: Any) -> Any:
 
 def compile_table(table: Mapping[str, object]) -> Convert:
     def convert(value: Any) -> Any:
-        try:
-            return table.get(value if type(value) is str else to_text(value), value)
-        except TypeError:
-            return value
+        text = value if type(value) is str else to_text(value)
+        return value if text is None else table.get(text, value)
 
     return convert
 
@@ -64,7 +62,7 @@ def to_major(value: Any, currency: Any) -> Any:
     if isinstance(value, bool):
         return value
     try:
-        decimals = count_decimals(str(currency).strip().upper())
+        decimals = count_decimals(currency.strip().upper() if isinstance(currency, str) else "")
         return float(value) / 10**decimals
     except (TypeError, ValueError, OverflowError):
         return value
