@@ -1,6 +1,8 @@
 """Times: epoch milliseconds, whatever unit a record has, and times that look like another unit than declared."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
+from math import floor
 from typing import Final
 
 from contract.events.values import INTEGER_MAX, Unreadable, read_integer, read_number
@@ -26,8 +28,14 @@ def read_time(value: object, unit: str) -> int:
     if unit == "s":
         # With a fraction, as `time.time()` gives it; finite, whatever it is multiplied with.
         return round(min(max(read_number(value), -INTEGER_MAX), INTEGER_MAX) * 1_000)
-    number = read_integer(value)
+    number = read_whole_part(value)
     return number if abs(number) >= INTEGER_MAX else number // PER_MS.get(unit, 1)  # stands for all numbers beyond
+
+
+def read_whole_part(value: object) -> int:
+    """A number without its fraction, which clocks of a high resolution give; raises `Unreadable`."""
+    number = read_number(value) if isinstance(value, float | str | Decimal) else 0.0
+    return read_integer(value) if number.is_integer() else floor(number)
 
 
 def is_iso(text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events import RECORD_BYTES_MAX
-from contract.events.reading import decode_document, refuse
+from contract.events.reading import decode_document
 
 FRAMING: Final = b"\0"  # of a schema registry: this byte, then the id of the schema in four
 FRAMING_BYTES: Final = 5
@@ -31,16 +31,9 @@ def parse(value: bytes) -> Any:
         raise BadEvent("empty", "A record should hold one JSON document. Found no bytes.")
     if len(value) > RECORD_BYTES_MAX:
         raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
-    try:
-        if not value.isascii():
-            value.decode()
-        return decode_document(value)
-    except (BadEvent, UnicodeDecodeError) as error:
-        if is_framed(value):
-            raise BadEvent("not_json", describe_framing(value)) from error
-        if isinstance(error, BadEvent):
-            raise
-        refuse(error)
+    if is_framed(value):
+        raise BadEvent("not_json", describe_framing(value))
+    return decode_document(value)
 
 
 def is_framed(value: bytes) -> bool:

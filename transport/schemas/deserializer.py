@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events import RECORD_BYTES_MAX
+from contract.events.mending import mend
 from contract.mapping.envelopes import FRAMING_BYTES, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
@@ -30,9 +31,20 @@ class Deserializer:
                     f"(uv sync --group schemas). Found none: {error}."
                 ]
             ) from error
-        self.client: Any = SchemaRegistryClient.new_client({**settings.client, "url": settings.url})
+        try:
+            self.client: Any = SchemaRegistryClient.new_client({**settings.client, "url": settings.url})
+        except (TypeError, ValueError) as error:
+            text = f"`registry` should have an address as https://HOST:PORT and options that its client takes: {error}"
+            raise BadConfig([f"{text.rstrip('.')}."]) from error
         self._url = settings.url
         self._readers: dict[int, Read] = {}
+
+    def check(self) -> None:
+        """Raise `Unavailable` unless the registry answers this user."""
+        try:
+            self.client.get_subjects()
+        except Exception as error:  # of the registry, and of the HTTP client
+            raise Unavailable(f"The schema registry {self._url} should answer. Found: {error!r}") from error
 
     def read(self, topic: str, value: bytes) -> object:
         """The document of a framed value. Raises `BadEvent`, or `Unavailable` where the registry does not answer."""
@@ -103,6 +115,7 @@ def open_deserializer(client: Any, schema_type: str) -> Read:
     def read(value: bytes, topic: str) -> Any:
         if schema_type == "JSON":
             parse(value[FRAMING_BYTES:])  # the deserializer takes more: NaN, half surrogates, any depth
+            value = value[:FRAMING_BYTES] + mend(value[FRAMING_BYTES:])
         context = contexts.get(topic)
         if context is None:
             context = contexts[topic] = SerializationContext(topic, MessageField.VALUE)

@@ -4,23 +4,31 @@ from collections.abc import Iterator
 from typing import Final
 
 from contract.bundle import Bundle, current_version, read_bundle
-from contract.errors import BadBundle
+from contract.errors import BadBundle, BadConfig
 from contract.features.declaration import FeatureSet
 from contract.features.sources import describe_nearest
+from contract.graphs import DECIDE, RECOMMEND
+from contract.object_folder import open_folder
 from contract.settings.reading import Settings
 from worker.doctor.finding import Finding, Severity, approve
 
+LANE_GRAPHS: Final = {"orders": DECIDE, "browsing": RECOMMEND}  # without which a lane's answers are degraded
 PUBLISH: Final = "python -m export --latest"
 
 
 def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
     """The verdict on the serving bundle; its graphs are not run, which `python -m export verify` does."""
-    folder = settings.bundles.absolute()
-    subject = f"bundles {folder}"
-    if not folder.is_dir():
-        yield Finding(Severity.WARNING, subject, "`bundles` should be a folder that this process may read. Found none.")
-        return
     try:
+        folder = open_folder(settings.bundle_store) if settings.bundle_store else settings.bundles.absolute()
+    except BadConfig as error:
+        yield from (Finding(Severity.ERROR, f"bundles {settings.bundle_store}", text) for text in error.errors)
+        return
+    subject, name = f"bundles {folder}", "bundle_store" if settings.bundle_store else "bundles"
+    try:
+        if not folder.is_dir():
+            text = f"`{name}` should be a folder that this process may read. Found none."
+            yield Finding(Severity.WARNING, subject, text, PUBLISH)
+            return
         version = current_version(folder)
         if version is None:
             text = "The folder should have a current bundle. Found none: answers are `degraded`."
@@ -30,11 +38,28 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
     except BadBundle as error:
         yield Finding(Severity.ERROR, subject, str(error), "python -m export rollback")
         return
+    except OSError as error:  # of an object store
+        yield Finding(Severity.ERROR, subject, f"`{name}` should answer. Found: {error}")
+        return
     mistakes = [*find_unfit_features(bundle, features), *find_unknown_thresholds(settings, bundle)]
     yield from (Finding(Severity.ERROR, f"bundle {version}", text) for text in mistakes)
+    yield from find_missing_graphs(bundle)
     if not mistakes:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         yield approve(f"bundle {version}", f"{len(bundle.manifest.features)} features as declared; tasks {tasks}.")
+
+
+def find_missing_graphs(bundle: Bundle) -> Iterator[Finding]:
+    """The lanes whose answers are degraded with this bundle."""
+    for lane, graph in LANE_GRAPHS.items():
+        if f"{graph.name}.onnx" not in bundle.files:
+            yield Finding(
+                Severity.WARNING,
+                f"bundle {bundle.manifest.version} lane {lane}",
+                f"The bundle should have the graph {graph.name}. Found none: answers of this lane are "
+                "`degraded`. Declare a task of it in `[[tasks]]`, unless no worker of this lane runs.",
+                "python -m training fit",
+            )
 
 
 def find_unfit_features(bundle: Bundle, features: FeatureSet) -> Iterator[str]:

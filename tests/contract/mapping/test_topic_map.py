@@ -290,3 +290,18 @@ def test_maps_of_one_topic_need_a_type_that_tells_them_apart() -> None:
     by_type = {"topics": "a", "kind": {"path": "t", "table": {"x": "clicks"}}, "fields": CLICK_FIELDS}
     assert find_errors(a=first, b=by_type)[0].startswith("Maps of one topic should each have a kind by type.")
     assert find_errors(a=by_type, b=by_type)[0].startswith("A type should be in one map of a topic. Found `x`")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'\xef\xbb\xbf{"id": "c1", "ms": 5, "user": "u1", "sku": "A"}',
+        b'{"id": "c1", "ms": 5, "user": "u1", "sku": "A", "x": 1e400}',
+        b'{"id": "c1", "ms": 5, "user": "u1", "sku": "A", "x": "\\ud83d"}',
+    ],
+)
+def test_a_record_that_is_almost_json_is_mapped_as_records_of_ours_are_read(record: bytes) -> None:
+    assert open_map(CLICK_FIELDS, "clicks").read(record, None, ()) == (
+        "clicks",
+        {"event_id": "c1", "ts_ms": 5, "user_id": "u1", "item_id": "A"},
+    )

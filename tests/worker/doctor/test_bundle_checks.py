@@ -10,7 +10,7 @@ from contract.settings.reading import Settings
 from contract.tasks import Task
 from testkit.environment.tiny_bundle import make_manifest, publish_tiny
 from tests.worker.events import FEATURES
-from worker.doctor.bundle_checks import check_bundle, find_unknown_thresholds
+from worker.doctor.bundle_checks import check_bundle, find_missing_graphs, find_unknown_thresholds
 from worker.doctor.finding import Finding, Severity
 
 
@@ -30,6 +30,31 @@ def test_a_bundle_that_serves_is_approved(tmp_path: Path) -> None:
     publish_tiny(tmp_path, "v1")
     (finding,) = check(tmp_path)
     assert (finding.severity, finding.subject) == (Severity.OK, "bundle v1")
+
+
+def test_a_bundle_in_an_object_store_is_looked_at_there(tmp_path: Path) -> None:
+    # given a store that has one, while the folder has none
+    url = f"local://{tmp_path / 'store'}"
+    settings = Settings().model_copy(update={"bundles": tmp_path / "none", "bundle_store": url})
+    (missing,) = check_bundle(settings, FEATURES)
+    publish_tiny(tmp_path / "store", "v1")
+    (verdict,) = check_bundle(settings, FEATURES)
+    # then
+    assert (missing.severity, missing.subject) == (Severity.WARNING, f"bundles {url}")
+    assert (verdict.severity, verdict.subject) == (Severity.OK, "bundle v1")
+
+
+def test_a_store_without_a_client_is_an_error() -> None:
+    settings = Settings().model_copy(update={"bundle_store": "s4://shop/bundles"})
+    (finding,) = check_bundle(settings, FEATURES)
+    assert (finding.severity, finding.subject) == (Severity.ERROR, "bundles s4://shop/bundles")
+
+
+def test_a_lane_that_the_bundle_has_no_graph_for_is_found() -> None:
+    bundle = Bundle(make_manifest("v1"), {"decide.onnx": b""})
+    (finding,) = find_missing_graphs(bundle)
+    assert (finding.severity, finding.subject) == (Severity.WARNING, "bundle v1 lane browsing")
+    assert "the graph recommend" in finding.text
 
 
 def test_a_bundle_with_a_changed_file_is_an_error(tmp_path: Path) -> None:
