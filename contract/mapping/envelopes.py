@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events import RECORD_BYTES_MAX
-from contract.events.reading import decode_document, refuse
+from contract.events.reading import decode_document
 
 FRAMING: Final = b"\0"  # of a schema registry: this byte, then the id of the schema in four
 FRAMING_BYTES: Final = 5
@@ -33,11 +33,6 @@ def parse(value: bytes) -> Any:
         raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
     if is_framed(value):
         raise BadEvent("not_json", describe_framing(value))
-    try:
-        if not value.isascii():
-            value.decode()
-    except UnicodeDecodeError as error:
-        refuse(error)
     return decode_document(value)
 
 

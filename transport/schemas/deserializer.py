@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events import RECORD_BYTES_MAX
+from contract.events.mending import mend
 from contract.mapping.envelopes import FRAMING_BYTES, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
@@ -114,6 +115,7 @@ def open_deserializer(client: Any, schema_type: str) -> Read:
     def read(value: bytes, topic: str) -> Any:
         if schema_type == "JSON":
             parse(value[FRAMING_BYTES:])  # the deserializer takes more: NaN, half surrogates, any depth
+            value = value[:FRAMING_BYTES] + mend(value[FRAMING_BYTES:])
         context = contexts.get(topic)
         if context is None:
             context = contexts[topic] = SerializationContext(topic, MessageField.VALUE)

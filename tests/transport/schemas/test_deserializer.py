@@ -140,8 +140,6 @@ def test_data_that_are_cut_are_a_dead_letter(deserializer: Deserializer) -> None
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (b'{"id": "\\ud800"}', "not_json"),
-        (b'{"id": "c1", "x": "\\ude00\\ud83d"}', "not_json"),
         (b'{"id": "c1", "x": NaN}', "not_json"),
         (b'{"id": "\xff"}', "not_utf8"),
         (b'{"id": "c1", "x": ' + b"[" * 600 + b"]" * 600 + b"}", "too_deep"),
@@ -156,6 +154,15 @@ def test_json_of_a_registry_is_no_more_than_json(deserializer: Deserializer, pay
     with pytest.raises(BadEvent) as caught:
         deserializer.read(TOPIC, b"\0" + schema_id.to_bytes(4, "big") + payload)
     assert caught.value.reason == reason
+
+
+def test_half_surrogates_in_json_of_a_registry_are_replaced(deserializer: Deserializer) -> None:
+    from confluent_kafka.schema_registry import Schema
+
+    schema_id = deserializer.client.register_schema("view-value", Schema(json.dumps(JSON_SCHEMA), "JSON"))
+    payload = b'{"id": "c\\ud800", "x": "\\ude00\\ud83d", "y": "\\ud83d\\ude00"}'
+    document = deserializer.read(TOPIC, b"\0" + schema_id.to_bytes(4, "big") + payload)
+    assert document == {"id": "c\ufffd", "x": "\ufffd\ufffd", "y": "\U0001f600"}
 
 
 class Refused(Exception):
