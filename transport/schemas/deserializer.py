@@ -32,8 +32,8 @@ class Deserializer:
         except ImportError as error:
             raise BadConfig(
                 [
-                    "A schema registry should be read with the packages of the group `schemas` "
-                    f"(uv sync --group schemas). Found none: {error}."
+                    "A schema registry should be read with the packages of `shopstream[schemas]` "
+                    f"(pip install '.[schemas]' in a checkout). Found none: {error}."
                 ]
             ) from error
         self.client: Any = SchemaRegistryClient.new_client({**settings.client, "url": settings.url})
