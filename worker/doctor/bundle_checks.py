@@ -7,9 +7,14 @@ from contract.bundle import Bundle, current_version, read_bundle
 from contract.errors import BadBundle
 from contract.features.declaration import FeatureSet
 from contract.features.sources import describe_nearest
+from contract.graphs import DECIDE, RECOMMEND
 from contract.settings.reading import Settings
 from worker.doctor.finding import Finding, Severity, approve
 
+UNANSWERED: Final = {
+    RECOMMEND.name: "lists have candidates in their order, not ranked by a model",
+    DECIDE.name: "orders are decided by rules alone",
+}
 PUBLISH: Final = "python -m export --latest"
 
 
@@ -35,6 +40,18 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
     if not mistakes:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         yield approve(f"bundle {version}", f"{len(bundle.manifest.features)} features as declared; tasks {tasks}.")
+    yield from (Finding(Severity.WARNING, f"bundle {version}", text) for text in find_unanswered(settings, bundle))
+
+
+def find_unanswered(settings: Settings, bundle: Bundle) -> Iterator[str]:
+    """Declared tasks that workers answer with and the bundle lacks: `fit` leaves out tasks without labels."""
+    tasks, declared = ({task.name for task in source} for source in (bundle.manifest.tasks, settings.tasks))
+    for graph in (RECOMMEND, DECIDE):
+        for name in declared & set(graph.outputs) - tasks:
+            yield (
+                f"The bundle should have the task `{name}`. Found {', '.join(sorted(tasks)) or 'none'}: "
+                f"{UNANSWERED[graph.name]}. docs/history.md says which events a task learns from."
+            )
 
 
 def find_unfit_features(bundle: Bundle, features: FeatureSet) -> Iterator[str]:
