@@ -20,6 +20,7 @@ MINOR_UNITS: Final = {
 }
 DECIMALS: Final = {currency: decimals for decimals, names in MINOR_UNITS.items() for currency in names.split()}
 DECIMALS_DEFAULT: Final = 2
+OTHERS: Final = "*"  # in a table: all values that it lacks
 
 
 def compile_time(unit: str) -> Convert:
@@ -54,9 +55,12 @@ def read_iso(value: Any) -> Any:
 
 
 def compile_table(table: Mapping[str, object]) -> Convert:
+    """Their value to ours; one that the table lacks is that of `OTHERS`, or stays as it is."""
+    has_others, others = OTHERS in table, table.get(OTHERS)
+
     def convert(value: Any) -> Any:
         try:
-            return table.get(value if type(value) is str else to_text(value), value)
+            return table.get(value if type(value) is str else to_text(value), others if has_others else value)
         except TypeError:
             return value
 

@@ -8,7 +8,7 @@ import pytest
 
 from contract.errors import BadConfig
 from contract.settings.reading import Settings
-from tests.contract.mapping.test_topic_map import CLICK_FIELDS, ORDER_FIELDS
+from tests.contract.mapping.test_topic_map import CLICK_FIELDS, ORDER, ORDER_FIELDS
 from worker.mapping.trial import try_map
 
 MAPS = {
@@ -68,7 +68,7 @@ def test_the_table_names_what_is_never_present(tmp_path: Path, capsys: pytest.Ca
     assert try_map(Settings(map=MAPS), str(write_lines(tmp_path, CLICK)), "clicks", 10, as_json=False) == 0
     shown = capsys.readouterr().out
     assert "1 records: 1 clicks, 0 skipped, 0 dead letters" in shown
-    assert "clicks: never present: session_id, surface" in shown
+    assert "clicks: never present: attributes, session_id, surface" in shown
 
 
 def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) -> None:
@@ -77,3 +77,32 @@ def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) 
         try_map(Settings(map=MAPS), path, None, 10, as_json=True)
     with pytest.raises(BadConfig, match="the nearest is `clicks`"):
         try_map(Settings(map=MAPS), path, "click", 10, as_json=True)
+
+
+def test_a_dead_letter_shows_the_value_that_was_found_and_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given
+    path = write_lines(
+        tmp_path,
+        {**ORDER, "total": "12,50"},
+        {**ORDER, "items": [ORDER["items"][0], {"sku": "A", "n": 0.5, "price": 1}]},
+        {**ORDER, "items": []},
+        {**ORDER, "items": [{"sku": "A", "n": 1}]},
+    )
+    # when
+    status, (amount, quantity, empty, entry) = run(path, capsys, "orders")
+    # then
+    assert status == 1
+    assert amount["detail"].endswith('Found "12,50" at `total`.')
+    assert quantity["detail"].endswith("Found 0.5 at `items[].n`.")
+    assert empty["detail"].endswith("Found [] at `items[].sku`, `items[].n`, `items[].price`.")
+    assert entry["detail"].endswith("Nothing found at `items[].price`.")
+
+
+def test_an_optional_field_that_cannot_be_read_is_shown_with_its_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_lines(tmp_path, {**ORDER, "ship": {"country": ["DE"]}})
+    assert try_map(Settings(map=MAPS), str(path), "orders", 10, as_json=False) == 0
+    assert 'shipping_country        ignored, since it cannot be read: ["DE"]' in capsys.readouterr().out
