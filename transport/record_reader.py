@@ -37,6 +37,7 @@ class RecordReader:
         self.topics, self.readers = topics, readers
         self._deserializer, self._retry = deserializer, retry
         self.kinds = {topic: kinds[0] for topic, kinds in self.topics.kinds.items() if len(kinds) == 1}
+        self._plain_kinds = {topic: kind for topic, kind in self.kinds.items() if self.is_plain(topic)}
 
     def is_plain(self, topic: str) -> bool:
         """Whether all records of a topic are JSON in our own form."""
@@ -62,22 +63,27 @@ class RecordReader:
 
     def find_kind(self, record: Record) -> tuple[str, object]:
         """The kind of a record that is not plain, and its document in our form; raises `BadEvent` or `Skipped`."""
-        topic, value = record.topic_partition.topic, record.value
-        document: object = value
-        if (deserializer := self._deserializer) and value and is_framed(value):
-            document = self._retry("schema registry", lambda: deserializer.read(topic, value))
+        (topic, _), _, key, value, headers, _ = record
+        document: object = self._deserialize(topic, value) if self._deserializer and value else value
         topic_map = self.topics.maps.get(topic)
         if topic_map is None:
-            return self.kinds[topic], parse(document or b"") if document is value else document
-        return topic_map.read(document, record.key, record.headers)
+            return self.kinds[topic], parse(value or b"") if document is value else document
+        return topic_map.read(document, key, headers)
+
+    def _deserialize(self, topic: str, value: bytes) -> object:
+        """The document of a value in the framing of a schema registry; any other value as it is."""
+        deserializer = self._deserializer
+        if deserializer is None or not is_framed(value):
+            return value
+        return self._retry("schema registry", lambda: deserializer.read(topic, value))
 
     def read(self, record: Record) -> tuple[str, Event]:
         """The kind and the event of a record; raises `BadEvent` or `Skipped`."""
-        topic = record.topic_partition.topic
-        if not self.is_plain(topic):
-            kind, document = self.find_kind(record)
-            return kind, self.readers[kind].read_document(document)
-        return (kind := self.kinds[topic]), self.readers[kind].read(record.value)
+        plain_kind = self._plain_kinds.get(record.topic_partition.topic)
+        if plain_kind is not None:
+            return plain_kind, self.readers[plain_kind].read(record.value)
+        kind, document = self.find_kind(record)
+        return kind, self.readers[kind].read_document(document)
 
 
 def open_record_reader(

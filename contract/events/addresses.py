@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from socket import AF_INET, inet_pton
 from typing import Final
 
 CACHED: Final = 65_536  # addresses recur
@@ -26,16 +27,18 @@ class AddressReader:
 
         An IPv4 address that is mapped to IPv6 is read as IPv4.
         """
+        if (packed := pack_ipv4(text)) is not None:
+            return None if self._is_private(4, int.from_bytes(packed, "big")) else text
         for part in text[:TEXT_MAX].split(","):
             address = parse_address(part)
-            if address is not None and not self._is_private(address):
+            if address is not None and not self._is_private(address.version, int(address)):
                 return str(address)
         return None
 
-    def _is_private(self, address: Address) -> bool:
-        firsts, lasts = self._private[address.version]
-        position = bisect_right(firsts, int(address)) - 1
-        return position >= 0 and int(address) <= lasts[position]
+    def _is_private(self, version: int, number: int) -> bool:
+        firsts, lasts = self._private[version]
+        position = bisect_right(firsts, number) - 1
+        return position >= 0 and number <= lasts[position]
 
 
 @lru_cache(maxsize=16)
@@ -55,6 +58,14 @@ def merge_ranges(networks: Sequence[object]) -> tuple[list[int], list[int]]:
             firsts.append(first)
             lasts.append(last)
     return firsts, lasts
+
+
+def pack_ipv4(text: str) -> bytes | None:
+    """The four bytes of an IPv4 address in its one plain form, as most are; a tenth of the time of `ip_address`."""
+    try:
+        return inet_pton(AF_INET, text)
+    except (OSError, ValueError):
+        return None
 
 
 def parse_address(text: str) -> Address | None:

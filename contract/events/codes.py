@@ -28,6 +28,7 @@ ALPHA_2_BY_CODE: Final = {
     "XK": "XK",  # Kosovo, assigned by its users
     "XKX": "XK",
 }
+COUNTRY_CODES: Final = frozenset(ALPHA_2_BY_CODE.values())
 # ISO 4217: the currencies whose minor unit is not a hundredth, by its decimals.
 WITHOUT_DECIMALS: Final = """
 BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF

@@ -66,10 +66,10 @@ def truncate(struct: Struct, *fields: str) -> None:
 
 def limit_attributes(struct: "UserEvent | Product") -> None:
     """Shorten long texts and lists, and empty what is no attribute, so that every value can be stored and sent."""
-    if struct.attributes:
-        for name, value in struct.attributes.items():
-            if not isinstance(value, NUMBER_TYPES) or not -WHOLE_MAX <= value <= WHOLE_MAX:
-                struct.attributes[name] = limit_attribute(value)
+    attributes = struct.attributes or {}
+    for name, value in attributes.items():
+        if not isinstance(value, NUMBER_TYPES) or not -WHOLE_MAX <= value <= WHOLE_MAX:
+            attributes[name] = limit_attribute(value)
 
 
 def limit_attribute(value: object) -> object:
@@ -100,7 +100,8 @@ class UserEvent(Event, frozen=True, gc=False, kw_only=True):
     attributes: Attributes | None = None
 
     def __post_init__(self) -> None:
-        limit_attributes(self)
+        if self.attributes:
+            limit_attributes(self)
 
 
 class Click(UserEvent, frozen=True, gc=False, kw_only=True):
@@ -117,8 +118,10 @@ class Click(UserEvent, frozen=True, gc=False, kw_only=True):
     ip: Ip | None = None
 
     def __post_init__(self) -> None:
-        limit_attributes(self)
-        truncate(self, "query")
+        if self.attributes:
+            limit_attributes(self)
+        if self.query:
+            truncate(self, "query")
 
 
 class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
@@ -130,8 +133,10 @@ class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
     query: str | None = None
 
     def __post_init__(self) -> None:
-        limit_attributes(self)
-        truncate(self, "query")
+        if self.attributes:
+            limit_attributes(self)
+        if self.query:
+            truncate(self, "query")
 
 
 class Line(Struct, frozen=True, gc=False, kw_only=True):
@@ -171,8 +176,10 @@ class Review(UserEvent, frozen=True, gc=False, kw_only=True):
     ip: Ip | None = None
 
     def __post_init__(self) -> None:
-        limit_attributes(self)
-        truncate(self, "text")
+        if self.attributes:
+            limit_attributes(self)
+        if self.text:
+            truncate(self, "text")
 
 
 class Search(UserEvent, frozen=True, gc=False, kw_only=True):
@@ -183,8 +190,10 @@ class Search(UserEvent, frozen=True, gc=False, kw_only=True):
     session_id: Id | None = None
 
     def __post_init__(self) -> None:
-        limit_attributes(self)
-        truncate(self, "query")
+        if self.attributes:
+            limit_attributes(self)
+        if self.query:
+            truncate(self, "query")
 
 
 class Product(Event, frozen=True, gc=False, kw_only=True):
@@ -204,7 +213,8 @@ class Product(Event, frozen=True, gc=False, kw_only=True):
     vector: Annotated[tuple[float, ...], Meta(max_length=LIST_ITEMS_MAX)] | None = None
 
     def __post_init__(self) -> None:
-        limit_attributes(self)
+        if self.attributes:
+            limit_attributes(self)
         truncate(self, "title", "description")
 
 

@@ -6,19 +6,16 @@ cannot say (placeholders, addresses, codes, times) is looked up. Any other recor
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from operator import attrgetter
-from typing import Any, Final, NoReturn, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Final, NoReturn, TypeAlias
 
 import msgspec
 
 from contract.errors import BadEvent
-from contract.events.addresses import make_address_reader
-from contract.events.codes import read_country, read_currency
 from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
-from contract.events.model import KINDS, RECORD_BYTES_MAX, Event, Id
-from contract.events.times import PLAUSIBLE_MS
+from contract.events.model import KINDS, RECORD_BYTES_MAX, Event
+from contract.events.plain_form import PlainForm
 from contract.events.violations import classify_violation
 from contract.settings.intake import IntakeSettings
 from contract.tasks import Task
@@ -26,7 +23,6 @@ from contract.tasks import Task
 DECODERS: Final = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
 DEFAULTS: Final = IntakeSettings()
 DIGITS_MAX: Final = 64  # of an integer in a document that msgspec does not decode
-Check = Callable[[Any], bool]
 
 
 def ignore(*_: str) -> None:
@@ -52,7 +48,7 @@ class EventReader:
         labels = LabelReader(tasks)
         self._decode, self._struct = DECODERS[kind].decode, KINDS[kind]
         self._document_reader = DocumentReader(kind, intake, labels, on_ignored, on_doubtful)
-        self._is_plain = make_check(kind, intake, labels)
+        self._is_plain = PlainForm(kind, intake, labels).has
         is_declared = intake.time_unit(kind) != "ms"
         self._is_typed = not is_declared and not MoneyConverter(kind, intake, ignore).is_needed
 
@@ -88,56 +84,6 @@ class EventReader:
             return self._document_reader.read(document)
         except RecursionError as error:
             refuse(error)
-
-
-def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
-    """Whether the document of an event would be read as this very event: nothing in it needs to be read otherwise."""
-    struct = KINDS[kind]
-    fields = struct.__struct_fields__
-    placeholders = intake.folded_placeholders
-    names = [field.name for field in msgspec.structs.fields(struct) if field.type in (Id, Id | None)]
-    get_ids = attrgetter(*names)
-    read_address = make_address_reader(intake.private_networks).read
-    earliest_ms, end_ms = PLAUSIBLE_MS.start, PLAUSIBLE_MS.stop
-
-    def are_ids(idents: Iterable[str | None]) -> bool:
-        return placeholders.isdisjoint(map(str.strip, map(str.lower, filter(None, idents))))
-
-    def is_plausible(ms: int) -> bool:
-        return earliest_ms <= ms < end_ms
-
-    checks = list[Check]()
-    if "ip" in fields:
-        checks.append(lambda event: event.ip is None or read_address(event.ip) == event.ip)
-    if "items" in fields:
-        checks.append(lambda event: event.items is None or are_ids(event.items))
-    if "currency" in fields:
-        checks.append(lambda event: read_currency(event.currency) == event.currency)
-    if "lines" in fields:
-        checks.append(lambda order: are_ids([line.item_id for line in order.lines]))
-        checks.append(lambda order: are_ids([line.seller_id for line in order.lines]))
-        checks.append(lambda order: is_country(order.shipping_country) and is_country(order.billing_country))
-        checks.append(lambda order: order.account_created_ms is None or is_plausible(order.account_created_ms))
-    if kind == "labels":
-        checks.append(lambda label: is_read_as_given(labels, label.task, label.value))
-
-    def is_plain(event: Any) -> bool:
-        if not earliest_ms <= event.ts_ms < end_ms or not are_ids(get_ids(event)):
-            return False
-        return all(check(event) for check in checks)
-
-    return is_plain
-
-
-def is_country(code: str | None) -> bool:
-    return code is None or read_country(code) == code
-
-
-def is_read_as_given(labels: LabelReader, task: str, value: float | str) -> bool:
-    try:
-        return labels.read(task, value) == (task, value)
-    except BadEvent:
-        return False
 
 
 def decode_document(value: bytes) -> object:

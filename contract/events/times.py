@@ -5,6 +5,7 @@ from typing import Final
 
 from contract.events.values import Unreadable, read_integer, read_number
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 PER_MS: Final = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 # Milliseconds between 1973 and 5138: outside, a time is likelier to be in another unit.
 PLAUSIBLE_MS: Final = range(10**11, 10**14)
@@ -43,8 +44,7 @@ def parse_iso(text: str, *, needs_zone: bool) -> int:
 
 
 def to_epoch_ms(moment: datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    since = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000
 
 

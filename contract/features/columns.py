@@ -61,6 +61,8 @@ def is_abroad(event: Event) -> float:
     shipping, billing = getattr(event, "shipping_country", None), getattr(event, "billing_country", None)
     if shipping is None or billing is None:
         return np.nan
+    if shipping == billing:
+        return 0.0
     if (len(shipping) == CODE_LETTERS) != (len(billing) == CODE_LETTERS):
         return np.nan  # a code and a name, which may be of one country
     return float(shipping.casefold() != billing.casefold())

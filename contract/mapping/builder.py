@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from contract.mapping.paths import ABSENT_ERRORS, Getter, Step, compile_path, parse_path, split_each
+from contract.mapping.shapes import Place
 from contract.mapping.values import Convert, compile_table, compile_time, to_major
 from contract.settings.mapping import MONEY_FIELDS, FieldSource, FieldSources
 
@@ -22,15 +23,19 @@ ENTRY: Final = "entry"
 
 
 def compile_fields(
-    fields: FieldSources, nested: Mapping[str, tuple[str, ...]], placeholders: frozenset[str] = frozenset()
+    fields: FieldSources,
+    nested: Mapping[str, tuple[str, ...]],
+    placeholders: frozenset[str],
+    shape: Place | None = None,
 ) -> Build:
     """The function from a record to the document of its event.
 
     `nested`: the fields that an event may have, with those of one entry of lines. `placeholders`: what stands for no
-    id, in lower case.
+    id, in lower case. `shape`: of structs in place of documents.
     """
-    writer = _Writer(placeholders)
+    writer = _Writer(placeholders, shape)
     writer.write(0, "def build(document, key, headers):")
+    writer.open_objects(1, DOCUMENT, [path for source in list_sources(fields) for path in source.paths])
     writer.write(1, "event = {}")
     for name, source in fields.items():
         if name not in nested:
@@ -49,10 +54,11 @@ def compile_fields(
     return build
 
 
-def compile_source(source: FieldSource) -> Source:
+def compile_source(source: FieldSource, shape: Place | None = None) -> Source:
     """The function from a record to the value at one source."""
-    writer = _Writer(frozenset())
+    writer = _Writer(frozenset(), shape)
     writer.write(0, "def read(document, key, headers):")
+    writer.open_objects(1, DOCUMENT, source.paths)
     writer.write_source(1, "", source)
     writer.write(1, "return value")
     read: Source = writer.compile("read")
@@ -60,10 +66,15 @@ def compile_source(source: FieldSource) -> Source:
 
 
 class _Writer:
-    """Writes the text of a function; `names` are what it refers to."""
+    """Writes the text of a function; `names` are what it refers to.
 
-    def __init__(self, placeholders: frozenset[str]) -> None:
+    `shape`: of structs that it reads; without, it reads documents.
+    """
+
+    def __init__(self, placeholders: frozenset[str], shape: Place | None) -> None:
         self._placeholders = placeholders
+        self._shapes: dict[str, Place | None] = {DOCUMENT: shape, ENTRY: None}
+        self._objects: dict[tuple[str, ...], str] = {}  # variables with the objects of a shape, by root and names
         self._lines: list[str] = []
         self._names: dict[str, Any] = {"ABSENT": ABSENT_ERRORS}
 
@@ -134,19 +145,53 @@ class _Writer:
             steps, root = parts[1], ENTRY
         if not steps:
             return False, root
+        if shape := self._shapes[root]:
+            return self._locate_in_shape(root, shape, steps)
         if not all(isinstance(step, str) for step in steps):
             return False, f"{self.bind(compile_path(steps))}({root})"
         return True, f"{root}{''.join(f'[{step!r}]' for step in steps[:-1])}.get({steps[-1]!r})"
 
+    def _locate_in_shape(self, root: str, shape: Place, steps: Sequence[Step]) -> tuple[bool, str]:
+        names, place = list[str](), shape
+        while place.is_object and len(names) < len(steps) and (step := str(steps[len(names)])) in place.fields:
+            parent, place = place, place.fields[step]
+            names.append(step)
+        variable = self._objects.get((root, *names[:-1]), root)
+        value = f"{variable}.{parent.attribute_of(names[-1])}"
+        if variable != root:
+            value = f"({value} if {variable} is not None else None)"
+        rest = steps[len(names) :]
+        return False, f"{self.bind(compile_path(rest))}({value})" if rest else value
+
+    def open_objects(self, depth: int, root: str, paths: Iterable[str]) -> None:
+        """Set a variable to each object that paths of a shape go through."""
+        if (shape := self._shapes[root]) is None:
+            return
+        for steps in map(parse_path, paths):
+            if root == ENTRY:
+                parts = split_each(steps)
+                steps = parts[1] if parts else ()
+            names, place = list[str](), shape
+            while len(names) < len(steps) and (step := str(steps[len(names)])) in place.fields:
+                names.append(step)
+                place = place.fields[step]
+                if not place.is_object:
+                    break
+                if (root, *names) not in self._objects:
+                    _, value = self._locate_in_shape(root, shape, names)
+                    self._objects[root, *names] = f"object_{len(self._objects)}"
+                    self.write(depth, f"{self._objects[root, *names]} = {value}")
+
     def write_lines(self, name: str, sources: Mapping[str, FieldSource]) -> None:
         """One document for each entry of the list that the paths go through; the record itself if none does."""
         list_steps = find_list(sources)
-        entries = f"{self.bind(compile_path(list_steps))}(document)" if list_steps is not None else "[document]"
+        entries = self._locate_list(list_steps) if list_steps is not None else "[document]"
         self.write(1, f"value = {entries}")
         self.write(1, "if isinstance(value, list):")
         self.write(2, "lines = []")
         self.write(2, "for entry in value:")
         self.write(3, "line = {}")
+        self.open_objects(3, ENTRY, [path for source in sources.values() for path in source.paths])
         for field, source in sources.items():
             self.write_source(3, field, source, list_steps=list_steps)
             self.write(3, "if value is not None:")
@@ -155,6 +200,17 @@ class _Writer:
         self.write(2, f"event[{name!r}] = lines")
         self.write(1, "elif value is not None:")
         self.write(2, f"event[{name!r}] = value")
+
+    def _locate_list(self, steps: Sequence[Step]) -> str:
+        """The expression of the list that lines are read of."""
+        place = self._shapes[DOCUMENT]
+        if place is None or not steps:
+            return f"{self.bind(compile_path(steps))}({DOCUMENT})"
+        _, value = self._locate_in_shape(DOCUMENT, place, steps)
+        for step in steps:
+            place = place.fields.get(str(step)) if place is not None and place.is_object else None
+        self._shapes[ENTRY] = place.entries if place is not None and place.is_list else None
+        return value
 
     def write_object(self, name: str, sources: Mapping[str, FieldSource]) -> None:
         """A table of values, such as attributes; absent if it has none."""

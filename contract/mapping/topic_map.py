@@ -3,7 +3,7 @@
 A topic without a map has no entry, so that its records cost nothing more.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from contract.errors import BadEvent
@@ -11,10 +11,12 @@ from contract.events import DELETABLE_KINDS
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
+from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape, make_decode
 from contract.settings.intake import IntakeSettings
 from contract.settings.mapping import MapTable, list_fields
 
-Choose = Callable[[Any], "tuple[str, Build] | None"]
+Choice = tuple[Source | None, Mapping[str, tuple[str, Build]]]
+FIXED: Final = ""
 NO_HEADERS: Final[Headers] = {}
 DEFAULTS: Final = IntakeSettings()
 OPENERS: Final[Mapping[str, Opener]] = {"cloudevents": open_cloudevent, "debezium": open_change}
@@ -43,6 +45,11 @@ class TopicMap:
         self._open = OPENERS.get(tables[0].envelope)
         self._uses_headers = any(map(uses_headers, tables))
         self._choices = [compile_choice(table, placeholders) for table in tables]
+        shape = find_shape(tables)
+        self._decode = make_decode(shape) if shape else parse
+        self._shaped_choices = self._choices
+        if shape:
+            self._shaped_choices = [compile_choice(table, placeholders, shape) for table in tables]
 
     def read(
         self, value: bytes | object, key: bytes | None = None, headers: Sequence[Any] = ()
@@ -54,15 +61,24 @@ class TopicMap:
         if value is None:
             raise BadEvent("empty", "A record should hold a document. Found no bytes.")
         named = dict(headers) if headers and self._uses_headers else NO_HEADERS
-        document = parse(value) if isinstance(value, bytes) else value
-        if self._open:
+        document, choices = value, self._choices
+        if isinstance(value, bytes):
+            try:
+                document, choices = self._decode(value), self._shaped_choices
+            except DECODE_ERRORS:  # of another shape
+                document = parse(value)
+        if self._open is not None:
             document = self._open(document, named)
         their_type = None
-        for read_type, choose in self._choices:
-            their_type = read_type(document, key, named) if read_type else ""
-            if chosen := choose(their_type):
+        for read_type, built in choices:
+            if read_type is not None:
+                their_type = read_type(document, key, named)
+                if (chosen := built.get(to_text(their_type))) is None:
+                    continue
                 kind, build = chosen
-                return kind, build(document, key, named)
+            else:
+                kind, build = built[FIXED]
+            return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
         raise Skipped(f"The type {to_text(their_type)!r} is in no table of {', '.join(t.name for t in self.tables)}.")
@@ -74,18 +90,21 @@ class TopicMap:
         return ", ".join(dict.fromkeys(places)) or "its key"
 
 
-def compile_choice(table: MapTable, placeholders: frozenset[str]) -> tuple[Source | None, Choose]:
-    """Where a record's type is, and the function from a type to the kind and the builder of its document."""
-    builders = {kind: (kind, compile_kind(table, kind, placeholders)) for kind in table.kinds}
+def compile_choice(table: MapTable, placeholders: frozenset[str], shape: Place | None = None) -> Choice:
+    """Where a record's type is, and by type the kind and the builder of its document.
+
+    Without such a place, all types are `FIXED`.
+    """
+    builders = {kind: (kind, compile_kind(table, kind, placeholders, shape)) for kind in table.kinds}
     if table.type_source is None:
-        return None, lambda their_type: builders[table.kind]
-    choices = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
-    return compile_source(table.type_source), lambda their_type: choices.get(to_text(their_type))
+        return None, {FIXED: builders[table.kind]}
+    builders_by_type = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
+    return compile_source(table.type_source, shape), builders_by_type
 
 
-def compile_kind(table: MapTable, kind: str, placeholders: frozenset[str]) -> Build:
+def compile_kind(table: MapTable, kind: str, placeholders: frozenset[str], shape: Place | None = None) -> Build:
     """The builder of events of one kind; in a Debezium envelope only of the operations that are read of it."""
-    build = compile_fields(table.fields, list_fields(kind), placeholders)
+    build = compile_fields(table.fields, list_fields(kind), placeholders, shape)
     if table.envelope != "debezium":
         return build
     changes = frozenset(table.changes) or CHANGES_READ.get(kind, CHANGES_DEFAULT)

@@ -5,21 +5,15 @@ out where it is optional.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
+from contract.events.codes import count_decimals
+from contract.events.times import to_epoch_ms
 from contract.mapping.paths import to_text
 
 Convert = Callable[[Any], Any]
 MS_PER_UNIT: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-# ISO 4217: currencies whose minor unit is not a hundredth.
-MINOR_UNITS: Final = {
-    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
-    3: "BHD IQD JOD KWD LYD OMR TND",
-    4: "CLF UYW",
-}
-DECIMALS: Final = {currency: decimals for decimals, names in MINOR_UNITS.items() for currency in names.split()}
-DECIMALS_DEFAULT: Final = 2
 OTHERS: Final = "*"  # in a table: all values that it lacks
 
 
@@ -44,14 +38,16 @@ def compile_time(unit: str) -> Convert:
 
 
 def read_iso(value: Any) -> Any:
-    if isinstance(value, datetime):  # as Avro's logical types are decoded
-        time = value
-    else:
+    if isinstance(value, str):
         try:
-            time = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
-        except (TypeError, ValueError, AttributeError):
+            return to_epoch_ms(datetime.fromisoformat(value))
+        except ValueError:
+            pass
+        try:
+            return to_epoch_ms(datetime.fromisoformat(value.strip().removesuffix(" UTC")))
+        except ValueError:
             return value
-    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000)
+    return to_epoch_ms(value) if isinstance(value, datetime) else value  # as Avro's logical types are decoded
 
 
 def compile_table(table: Mapping[str, object]) -> Convert:
@@ -72,7 +68,7 @@ def to_major(value: Any, currency: Any) -> Any:
     if isinstance(value, bool):
         return value
     try:
-        decimals = DECIMALS.get(str(currency).strip().upper(), DECIMALS_DEFAULT)
+        decimals = count_decimals(str(currency).strip().upper())
         return float(value) / 10**decimals
     except (TypeError, ValueError, OverflowError):
         return value

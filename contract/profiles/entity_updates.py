@@ -60,18 +60,17 @@ def extract_user_update(event: UserEvent, amount: int) -> list[EntityUpdate]:
     return [(f"user:{event.user_id}", amount)] if event.user_id else []
 
 
-def extract_device_updates(event: Order | Click | Review, amount: int) -> list[EntityUpdate]:
-    updates = []
+def add_device_updates(updates: list[EntityUpdate], event: Order | Review, amount: int) -> None:
     if event.device_id:
         updates.append((f"device:{event.device_id}", amount))
     if event.ip:
         updates.append((f"ip:{to_address_entity(event.ip)}", amount))
-    return updates
 
 
 def extract_order_updates(order: Order) -> list[EntityUpdate]:
     amount = to_minor_units(order.amount)
-    updates = [*extract_user_update(order, amount), *extract_device_updates(order, amount)]
+    updates = extract_user_update(order, amount)
+    add_device_updates(updates, order, amount)
     if order.card_id:
         updates.append((f"card:{order.card_id}", amount))
     items: dict[str, int] = {}
@@ -89,15 +88,23 @@ def extract_order_updates(order: Order) -> list[EntityUpdate]:
 
 
 def extract_click_updates(click: Click) -> list[EntityUpdate]:
-    return [*extract_user_update(click, 0), (f"item:{click.item_id}", 0), *extract_device_updates(click, 0)]
+    updates = [(f"user:{click.user_id}", 0)] if click.user_id else []  # most events are clicks: without calls
+    updates.append((f"item:{click.item_id}", 0))
+    if click.device_id:
+        updates.append((f"device:{click.device_id}", 0))
+    if click.ip:
+        updates.append((f"ip:{to_address_entity(click.ip)}", 0))
+    return updates
 
 
 def extract_review_updates(review: Review) -> list[EntityUpdate]:
     stars = to_minor_units(review.rating)
-    updates = [*extract_user_update(review, stars), (f"item:{review.item_id}", stars)]
+    updates = extract_user_update(review, stars)
+    updates.append((f"item:{review.item_id}", stars))
     if review.seller_id:
         updates.append((f"seller:{review.seller_id}", stars))
-    return updates + extract_device_updates(review, stars)
+    add_device_updates(updates, review, stars)
+    return updates
 
 
 def extract_impression_updates(impression: Impression) -> list[EntityUpdate]:
@@ -136,11 +143,9 @@ def measure_amount(event: Event) -> int:
 
 def extract_updates(event: Event, kinds: EntityKinds = BUILT_IN_KINDS) -> list[EntityUpdate]:
     """Every entity that `event` updates, once each, the user first if there is one; none if it is not folded."""
-    if isinstance(event, Judgement):
-        return extract_judgement_updates(event, kinds)
     extract = EXTRACTORS.get(type(event))
     if extract is None:
-        return []
+        return extract_judgement_updates(event, kinds) if isinstance(event, Judgement) else []
     updates = extract(event)
     if kinds.declared:
         amount = measure_amount(event)

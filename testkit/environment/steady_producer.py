@@ -109,7 +109,7 @@ class SteadyProducer:
         return len(self._unconfirmed)
 
     def close(self) -> None:
-        self._client.close()
+        self._close_client()
 
     def _create_client(self) -> Producer:
         self.clients += 1
@@ -156,9 +156,7 @@ class SteadyProducer:
 
     def _replace_client(self) -> None:
         """The old client sends nothing more before the topics are read, so that no record can appear there later."""
-        self._client.purge()
-        self._client.flush(POLL_S)
-        self._client.close()
+        self._close_client()
         self._client, self._holds = self._create_client(), True
         try:
             positions = list(self._find_on_topics())
@@ -170,6 +168,16 @@ class SteadyProducer:
         for number, record in self._unconfirmed.items():
             self._send(number, record)
         self._postpone_check()
+
+    def _close_client(self) -> None:
+        """Drop what the client still holds: its own `close` waits for each record until that times out.
+
+        A request that fails between `purge` and `flush` puts its records back into the queue.
+        """
+        while len(self._client):
+            self._client.purge()
+            self._client.flush(POLL_S)
+        self._client.close()
 
     def _find_on_topics(self) -> Iterator[tuple[int, RecordPosition]]:
         """The unconfirmed records that Kafka has taken."""

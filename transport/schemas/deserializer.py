@@ -4,15 +4,8 @@ The client of the registry and the deserializers are those of confluent-kafka, w
 group `schemas` installs. Only this package imports them.
 """
 
-import datetime
-import decimal
-import io
-import math
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
-
-import msgspec
 
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events import RECORD_BYTES_MAX
@@ -87,21 +80,10 @@ def open_reader(client: Any, schema_id: int, schema: Any) -> Read:
 
         return ProtobufReader(client, schema_id).read
     if schema.schema_type == "AVRO" and not schema.rule_set and not schema.references:
-        return open_plain_avro(schema.schema_str)
+        from transport.schemas.avro import open_avro
+
+        return open_avro(schema.schema_str)
     return open_deserializer(client, schema.schema_type)
-
-
-def open_plain_avro(schema_text: str) -> Read:
-    import fastavro
-
-    schema = fastavro.parse_schema(msgspec.json.decode(schema_text))
-    is_plain = not any(name in schema_text for name in NOT_PLAIN)
-
-    def read(value: bytes, topic: str) -> Any:
-        document = fastavro.schemaless_reader(io.BytesIO(value[FRAMING_BYTES:]), schema, None)
-        return document if is_plain else to_plain(document)
-
-    return read
 
 
 def open_deserializer(client: Any, schema_type: str) -> Read:
@@ -109,6 +91,8 @@ def open_deserializer(client: Any, schema_type: str) -> Read:
     from confluent_kafka.schema_registry.avro import AvroDeserializer
     from confluent_kafka.schema_registry.json_schema import JSONDeserializer
     from confluent_kafka.serialization import MessageField, SerializationContext
+
+    from transport.schemas.avro import to_plain
 
     deserializer: Any
     if schema_type == "JSON":
@@ -124,32 +108,3 @@ def open_deserializer(client: Any, schema_type: str) -> Read:
         return to_plain(deserializer(value, context))
 
     return read
-
-
-def to_plain(value: Any) -> Any:
-    """A document of JSON's types: what Avro's logical types are decoded to becomes numbers and text."""
-    kind = type(value)
-    if kind is dict:
-        return {name: part if type(part) in PLAIN else to_plain(part) for name, part in value.items()}
-    if kind is list:
-        return [part if type(part) in PLAIN else to_plain(part) for part in value]
-    convert = CONVERSIONS.get(kind)
-    return convert(value) if convert else value
-
-
-def read_datetime(value: datetime.datetime) -> int:
-    """Epoch milliseconds; of a local timestamp as if it were UTC."""
-    return round((value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp() * 1_000)
-
-
-PLAIN: Final = frozenset({str, int, bool, type(None)})
-NOT_PLAIN: Final = ('"logicalType"', '"bytes"', '"fixed"', '"float"', '"double"')  # types in the text of an Avro schema
-CONVERSIONS: Final[Mapping[type, Callable[[Any], Any]]] = {
-    datetime.datetime: read_datetime,
-    datetime.date: datetime.date.isoformat,
-    datetime.time: datetime.time.isoformat,
-    decimal.Decimal: str,
-    uuid.UUID: str,
-    float: lambda value: value if math.isfinite(value) else None,  # JSON has no other numbers
-    bytes: lambda value: value.decode(errors="replace"),
-}

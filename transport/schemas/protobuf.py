@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import Any, Final
 
 from confluent_kafka.schema_registry import prefix_schema_id_deserializer
@@ -30,7 +31,7 @@ class ProtobufReader:
         self._schema = client.get_schema(schema_id, None, SERIALIZED)
         self._pool = DescriptorPool()
         self._file = add_file(self._pool, client, f"schema-{schema_id}.proto", self._schema)
-        self._client = client
+        self._client, self._compiler = client, MessageCompiler()
         self._readers: dict[tuple[int, ...], Callable[[bytes, bytes], Any]] = {}
 
     def read(self, value: bytes, topic: str) -> Any:
@@ -46,7 +47,7 @@ class ProtobufReader:
     def _open_reader(self, indexes: tuple[int, ...]) -> Callable[[bytes, bytes], Any]:
         """The function from a framed value and its message to a document; only rules need the former."""
         descriptor = self._find_message(indexes)
-        message_class, convert = GetMessageClass(descriptor), compile_message(descriptor)
+        message_class, convert = GetMessageClass(descriptor), self._compiler.compile(descriptor)
         if not self._schema.rule_set:
             return lambda value, payload: convert(message_class.FromString(payload))
         deserializer: Any = ProtobufDeserializer(
@@ -63,59 +64,59 @@ class ProtobufReader:
         return descriptor
 
 
-def compile_message(descriptor: Descriptor) -> Convert:
-    """The function from a message to a document; protobuf's own, JSON by way of text, takes several times as long."""
-    if descriptor.full_name.startswith(KNOWN):
-        return lambda message: MessageToDict(message, preserving_proto_field_name=True)
-    simple = [field.name for field in descriptor.fields if is_simple(field)]
-    others = [(field.name, compile_field(field)) for field in descriptor.fields if not is_simple(field)]
+class MessageCompiler:
+    """Compiles the functions from messages to documents, as Python text: one for each type, which call each other.
 
-    def convert(message: Any) -> dict[str, Any]:
-        document = {name: getattr(message, name) for name in simple}
-        for name, read in others:
-            document[name] = read(message)
-        return document
+    Protobuf's own conversion, to JSON by way of text, takes several times as long; a loop over fields twice.
+    """
 
-    return convert
+    def __init__(self) -> None:
+        self._functions: dict[str, str] = {}  # name of the type -> of its function
+        self._names: dict[str, Any] = {"isfinite": math.isfinite, "read_known": read_known}
+
+    def compile(self, descriptor: Descriptor) -> Convert:
+        function: Convert = self._names[self._find(descriptor)]
+        return function
+
+    def _find(self, descriptor: Descriptor) -> str:
+        """The name of the function for a type."""
+        if descriptor.full_name.startswith(KNOWN):
+            return "read_known"
+        if descriptor.full_name not in self._functions:
+            name = self._functions[descriptor.full_name] = f"read_{len(self._functions)}"  # it may contain itself
+            fields = ", ".join(f"{field.name!r}: {self._write_field(field)}" for field in descriptor.fields)
+            exec(f"def {name}(message):\n    return {{{fields}}}", self._names)
+        return self._functions[descriptor.full_name]
+
+    def _write_field(self, field: FieldDescriptor) -> str:
+        """The expression for a field of a message; None where a field with presence has none."""
+        name = field.name
+        value = f"getattr(message, {name!r})" if iskeyword(name) else f"message.{name}"
+        if field.message_type and field.message_type.GetOptions().map_entry:
+            part = self._write_value(field.message_type.fields_by_name["value"], "part")
+            return f"{{str(key): {part} for key, part in {value}.items()}}"
+        if field.is_repeated:
+            return f"[{self._write_value(field, 'part')} for part in {value}]"
+        if field.has_presence:
+            return f"{self._write_value(field, value)} if message.HasField({name!r}) else None"
+        return self._write_value(field, value)
+
+    def _write_value(self, field: FieldDescriptor, value: str) -> str:
+        if field.message_type:
+            return f"{self._find(field.message_type)}({value})"
+        if field.enum_type:
+            names = f"names_{len(self._names)}"
+            self._names[names] = {value.number: value.name for value in field.enum_type.values}
+            return f"{names}.get({value}, {value})"
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return f"{value}.decode(errors='replace')"
+        if field.type in FRACTIONS:
+            return f"({value} if isfinite({value}) else None)"  # JSON has no other numbers
+        return value
 
 
-def is_simple(field: FieldDescriptor) -> bool:
-    """Whether a value of a field is part of a document as it is."""
-    has_other_form = field.message_type or field.enum_type or field.type in (FieldDescriptor.TYPE_BYTES, *FRACTIONS)
-    return not (has_other_form or field.is_repeated or field.has_presence)
-
-
-def compile_field(field: FieldDescriptor) -> Convert:
-    """The function from a message to the value of one of its fields; None where a field with presence has none."""
-    name, convert = field.name, compile_value(field)
-    if field.message_type and field.message_type.GetOptions().map_entry:
-        convert_value = compile_value(field.message_type.fields_by_name["value"])
-        return lambda message: {str(key): convert_value(value) for key, value in getattr(message, name).items()}
-    if field.is_repeated:
-        return lambda message: [convert(value) for value in getattr(message, name)]
-    if field.has_presence:
-        return lambda message: convert(getattr(message, name)) if message.HasField(name) else None
-    return lambda message: convert(getattr(message, name))
-
-
-def compile_value(field: FieldDescriptor) -> Convert:
-    if field.message_type:
-        descriptor, compiled = field.message_type, list[Convert]()
-
-        def convert_message(message: Any) -> Any:
-            if not compiled:  # on demand: a type of message may contain itself
-                compiled.append(compile_message(descriptor))
-            return compiled[0](message)
-
-        return convert_message
-    if field.enum_type:
-        names = {value.number: value.name for value in field.enum_type.values}
-        return lambda number: names.get(number, number)
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return lambda value: value.decode(errors="replace")
-    if field.type in FRACTIONS:
-        return lambda value: value if math.isfinite(value) else None
-    return lambda value: value
+def read_known(message: Any) -> Any:
+    return MessageToDict(message, preserving_proto_field_name=True)
 
 
 def add_file(pool: DescriptorPool, client: Any, name: str, schema: Any) -> str:

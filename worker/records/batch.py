@@ -151,12 +151,13 @@ def decode_mapped(
 
     A record whose kind cannot be read counts as one of the topic's first kind, so that one lane writes its dead letter.
     """
-    by_kind = defaultdict[str, tuple[list[Arrival], list[Reject]]](lambda: ([], []))
+    by_kind, clamped = defaultdict[str, tuple[list[Arrival], list[Reject]]](lambda: ([], [])), 0
+    topic, partition = records[0].topic_partition
+    first_kind = reader.first_kind(topic)
     for record, kafka_ms in zip(records, times_ms, strict=True):
-        if reader.is_tombstone(record):
+        if record.value is None and reader.is_tombstone(record):
             continue
-        topic, partition = record.topic_partition
-        kind = reader.first_kind(topic)
+        kind = first_kind
         try:
             kind, document = reader.find_kind(record)
             event, was_clamped = clamp(reader.readers[kind].read_document(document), kafka_ms)
@@ -166,8 +167,9 @@ def decode_mapped(
         except BadEvent as error:
             by_kind[kind][1].append(Reject(record, error.reason, type(error).__name__, str(error)))
             continue
-        metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
+        clamped += was_clamped
         by_kind[kind][0].append(Arrival(source, record.offset, event, topic, partition))
+    metrics.CLAMPED_TIMESTAMPS.inc(clamped)
     return by_kind
 
 

@@ -243,10 +243,12 @@ def test_a_placeholder_for_an_id_counts_only_where_no_later_path_has_a_value(
     record: dict[str, object], user: str
 ) -> None:
     topic_map = open_map({**CLICK_FIELDS, "user_id": ["customer", "email", "visitor"]}, "clicks")
-    kind, document = read(topic_map, {"id": "c1", "ms": 1_764_000_000_000, "sku": "A", **record})
+    click = {"id": "c1", "ms": 1_764_000_000_000, "sku": "A", **record}
+    kind, document = read(topic_map, click)
     event = READERS[kind].read_document(document)
     assert isinstance(event, Click)
     assert event.user_id == user
+    assert topic_map.read(click) == (kind, document)  # decoded before, as the data of a schema are
 
 
 def test_an_empty_text_of_any_field_gives_way_to_a_later_path() -> None:
