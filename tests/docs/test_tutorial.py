@@ -1,5 +1,6 @@
 """docs/tutorial.md: every block runs in the order of the page, and prints what the page says."""
 
+import faulthandler
 import json
 import os
 import re
@@ -157,10 +158,11 @@ def wait_for_examples(kafka: ApacheKafka, shop: Path) -> None:
 
 
 @pytest.mark.apache_kafka
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(900)
 def test_every_block_of_the_tutorial_does_what_the_page_says(
     apache_kafka: ApacheKafka, redis_url: str, schema_registry: SchemaRegistry, tmp_path: Path
 ) -> None:
+    faulthandler.cancel_dump_traceback_later()  # it would end this test after four minutes; the mark has a limit too
     shop = tmp_path / "lumen"
     with start_reader(tmp_path, apache_kafka, redis_url, schema_registry) as reader:
         for step in list_steps():
