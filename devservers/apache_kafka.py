@@ -4,7 +4,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import wait
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ __all__ = ["ApacheKafka", "unavailable_reason"]
 
 START_TIMEOUT_S = 90.0
 REQUEST_S = 20.0
+AWAIT_S = 0.02
 STEADY_S = 1.0  # two heartbeats to its controller
 # Only the C1 compiler and the serial collector: on few cores the broker starts in 2 s instead of 3 s, and leaves more
 # CPU time for what is measured.
@@ -171,6 +172,16 @@ def create_topics(bootstrap: str, partitions: Mapping[str, int], config: Mapping
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise Unavailable(f"Kafka should create the topic `{name}`. Found: {error}") from error
+    await_topics(admin, partitions)
+
+
+def await_topics(admin: AdminClient, names: Iterable[str]) -> None:
+    """Wait until the broker names the topics: the controller creates them, the broker hears of it later."""
+    give_up_s = time.monotonic() + REQUEST_S
+    while missing := set(names) - set(admin.list_topics(timeout=REQUEST_S).topics):
+        if time.monotonic() > give_up_s:
+            raise Unavailable(f"Kafka should name the topics that it created. Found none of {sorted(missing)}.")
+        time.sleep(AWAIT_S)
 
 
 def make_admin_client(bootstrap: str) -> AdminClient:

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
@@ -52,12 +52,19 @@ def set_topic_option(bootstrap: str, topic: str, name: str, value: object) -> No
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         (changed,) = admin.incremental_alter_configs([resource]).values()
         changed.result()
-        wait_until(lambda: _describe_topic(admin, topic)[option].value == setting)  # noqa: B023 - called at once
+        wait_until(lambda: _describe_option(admin, topic, option) == setting)  # noqa: B023 - called at once
 
 
-def _describe_topic(admin: AdminClient, topic: str) -> Any:
+def _describe_option(admin: AdminClient, topic: str, option: str) -> str | None:
+    """The value of an option; None while the broker does not know of the topic yet."""
     (described,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
-    return described.result()
+    try:
+        value: str = described.result()[option].value
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise
+        return None
+    return value
 
 
 @contextmanager

@@ -72,8 +72,11 @@ class ScoreWorker:
     def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
         check_options(settings.kafka)
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
+        handlers = HANDLERS[lane]
         self._bundle_watcher = BundleWatcher(
-            folder=open_folder(settings.bundle_store or settings.bundles), features=features
+            folder=open_folder(settings.bundle_store or settings.bundles),
+            features=features,
+            graphs=handlers.needed_graphs,
         )
         encoder = Encoder(features, count_absent)
         self._event_topics, readers = settings.event_topics(), make_event_readers(settings)
@@ -84,7 +87,6 @@ class ScoreWorker:
             reader=readers["products"],
             record_reader=open_record_reader(settings, readers, Retry(stop).call),
         )
-        handlers = HANDLERS[lane]
         stores = open_stores(settings, handlers.answer_kinds)
         self._scorer = LaneScorer(
             handlers,
@@ -196,6 +198,7 @@ class ScoreWorker:
 
     def _run_periodic(self, pipeline: BatchPipeline) -> None:
         pipeline.publish_progress(self._progress)
+        pipeline.shared_ids.report()
         self._remedy.apply(pipeline.consumer)
         try:
             pipeline.advance()

@@ -1,5 +1,6 @@
 """Internet addresses: one spelling for each, and the entity that an address belongs to."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -9,6 +10,10 @@ from typing import Final
 
 CACHED: Final = 65_536  # addresses recur
 TEXT_MAX: Final = 512  # of a list of addresses; longer text is not read
+SEPARATOR: Final = re.compile(r"\s*,\s*|\s+")
+MASK: Final = 2**32 - 1
+# The prefixes of 96 bits before an IPv4 address: compatible, mapped, translated (RFC 7915), and that of NAT64.
+EMBEDDING: Final = frozenset(int(IPv6Address(prefix)) for prefix in ("::", "::ffff:0:0", "::ffff:0:0:0", "64:ff9b::"))
 PREFIX_BITS: Final = 64  # of an IPv6 address: a subscriber has all addresses of such a network
 
 Address = IPv4Address | IPv6Address
@@ -25,11 +30,11 @@ class AddressReader:
     def _read(self, text: str) -> str | None:
         """The first public address of a list, without port and zone; None where there is none.
 
-        An IPv4 address that is mapped to IPv6 is read as IPv4.
+        An IPv4 address that is written as IPv6 is read as IPv4.
         """
         if (packed := pack_ipv4(text)) is not None:
             return None if self._is_private(4, int.from_bytes(packed, "big")) else text
-        for part in text[:TEXT_MAX].split(","):
+        for part in SEPARATOR.split(text[:TEXT_MAX].strip()):
             address = parse_address(part)
             if address is not None and not self._is_private(address.version, int(address)):
                 return str(address)
@@ -79,7 +84,14 @@ def parse_address(text: str) -> Address | None:
         address = ip_address(host.partition("%")[0])
     except ValueError:
         return None
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+    return find_embedded(address) or address if isinstance(address, IPv6Address) else address
+
+
+def find_embedded(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that is written as IPv6, or that a translator gave an address of IPv6."""
+    number = int(address)
+    is_embedded = number & ~MASK in EMBEDDING and address not in (IPv6Address("::"), IPv6Address("::1"))
+    return IPv4Address(number & MASK) if is_embedded else None
 
 
 def to_address_entity(address: str) -> str:

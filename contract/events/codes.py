@@ -1,5 +1,6 @@
 """Codes of countries and currencies, read whatever their case."""
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -29,6 +30,8 @@ ALPHA_2_BY_CODE: Final = {
     "XKX": "XK",
 }
 COUNTRY_CODES: Final = frozenset(ALPHA_2_BY_CODE.values())
+UNKNOWN: Final = frozenset({"XX", "ZZ"})  # what networks and catalogues of codes name an unknown country
+SUBDIVISION: Final = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")  # ISO 3166-2
 # ISO 4217: the currencies whose minor unit is not a hundredth, by its decimals.
 WITHOUT_DECIMALS: Final = """
 BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF
@@ -41,10 +44,19 @@ DECIMALS: Final = {
 
 
 @lru_cache(maxsize=4_096)
-def read_country(text: str) -> str | None:
-    """The two letters of a country's code of two or three; other text, such as a name, as it is; None if blank."""
+def read_country(text: str, placeholders: frozenset[str]) -> str | None:
+    """The two letters of a code of two or three, also of a subdivision such as `US-CA`; other text, such as a name,
+    as it is; None for a code of no country, a blank and a placeholder.
+
+    `NA` is Namibia, although it is a placeholder of ids.
+    """
     country = text.strip()
-    return ALPHA_2_BY_CODE.get(country.upper(), country) or None
+    code = country.upper()
+    if SUBDIVISION.fullmatch(code):
+        code = code[:2]
+    if code in ALPHA_2_BY_CODE:
+        return ALPHA_2_BY_CODE[code]
+    return None if code in UNKNOWN or country.lower() in placeholders else country or None
 
 
 @lru_cache(maxsize=4_096)

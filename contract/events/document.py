@@ -36,7 +36,15 @@ from contract.events.model import (
     Word,
 )
 from contract.events.times import guess_unit, name_unit, read_time
-from contract.events.values import Unreadable, name_type, read_flag, read_integer, read_number, read_text
+from contract.events.values import (
+    Unreadable,
+    name_type,
+    read_available,
+    read_flag,
+    read_integer,
+    read_number,
+    read_text,
+)
 from contract.events.violations import classify_violation, place_violation
 from contract.settings.intake import IntakeSettings
 
@@ -141,8 +149,9 @@ class DocumentReader:
         by_name: dict[str, Read] = {
             "lines": self._read_lines,
             "currency": lambda value: read_currency(read_text(value)),
-            "shipping_country": read_country_code,
-            "billing_country": read_country_code,
+            "shipping_country": self._read_country,
+            "billing_country": self._read_country,
+            "available": read_available,
             "stock": lambda value: max(0, read_integer(value)),  # less than none is sold out, too
             "value": read_label_value,
             "attributes": self._read_attributes,
@@ -186,6 +195,12 @@ class DocumentReader:
         if address is None:
             raise Unreadable("Expected a public address")
         return address
+
+    def _read_country(self, value: object) -> str:
+        country = read_country(read_text(value), self._placeholders)
+        if country is None:
+            raise Unreadable("Expected a country")
+        return country
 
     def _read_lines(self, value: object) -> tuple[Line, ...]:
         lines = enumerate(msgspec.convert(value, LINES))
@@ -253,13 +268,6 @@ def read_whole(value: object) -> object:
     if isinstance(value, float) and not value.is_integer():
         raise Unreadable("Expected `str`, got `float`")
     return value
-
-
-def read_country_code(value: object) -> str:
-    country = read_country(read_text(value))
-    if country is None:
-        raise Unreadable("Expected a country")
-    return country
 
 
 def read_label_value(value: object) -> object:

@@ -259,11 +259,22 @@ def digest_content(event: Event) -> str:
     Absent fields do not count, so that a release with a further optional field computes the same.
     """
     content = {
-        name: dict(sorted(value.items())) if name == "attributes" else value
+        name: to_comparable(value) if name == "attributes" else value
         for name in event.__struct_fields__
         if name not in ("event_id", "ts_ms") and (value := getattr(event, name)) is not None
     }
     return hashlib.blake2b(to_msgpack(content), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def to_comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes in one order, without absent ones; whole numbers as floats, since producers write both."""
+    return {name: to_floats(value) for name, value in sorted(attributes.items()) if value is not None}
+
+
+def to_floats(value: Any) -> Any:
+    if isinstance(value, list):
+        return [to_floats(element) for element in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def clamp(event: Event, kafka_ms: int) -> tuple[Event, bool]:

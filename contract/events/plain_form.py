@@ -37,7 +37,7 @@ class PlainForm:
             "items": self._has_items,
             "lines": self._has_lines,
             "currency": has_currency,
-            "shipping_country": has_countries,
+            "shipping_country": self._has_countries,
             "account_created_ms": has_account_time,
         }
         self._checks = [check for field, check in checks_by_field.items() if field in struct.__struct_fields__]
@@ -72,6 +72,12 @@ class PlainForm:
                 return False
         return True
 
+    def _has_countries(self, order: Order) -> bool:
+        shipping, billing = order.shipping_country, order.billing_country
+        return (shipping in COUNTRIES or read_country(shipping, self._placeholders) == shipping) and (
+            billing in COUNTRIES or read_country(billing, self._placeholders) == billing
+        )
+
     def _has_label(self, label: Label) -> bool:
         try:
             return self._labels.read(label.task, label.value) == (label.task, label.value)
@@ -81,13 +87,6 @@ class PlainForm:
 
 def has_currency(event: Order | Product) -> bool:
     return read_currency(event.currency) == event.currency
-
-
-def has_countries(order: Order) -> bool:
-    shipping, billing = order.shipping_country, order.billing_country
-    return (shipping in COUNTRIES or read_country(shipping) == shipping) and (
-        billing in COUNTRIES or read_country(billing) == billing
-    )
 
 
 def has_account_time(order: Order) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 from contract.errors import BadEvent
 from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
+from contract.events.mending import mend
 from contract.events.model import KINDS, RECORD_BYTES_MAX, Event
 from contract.events.plain_form import PlainForm
 from contract.events.violations import classify_violation
@@ -68,7 +69,9 @@ class EventReader:
         except msgspec.ValidationError:
             pass  # of another form
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            refuse(error)
+            if (mended := mend(value)) == value:
+                refuse(error)
+            return self.read(mended)
         return self._document_reader.read(decode_document(value))
 
     def read_document(self, document: object) -> Event:
@@ -92,16 +95,16 @@ def decode_document(value: bytes) -> object:
         return msgspec.json.decode(value)
     except msgspec.ValidationError:
         return decode_out_of_range(value)
-    except (msgspec.DecodeError, RecursionError) as error:
-        refuse(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if (mended := mend(value)) == value:
+            refuse(error)
+        return decode_document(mended)
 
 
 def decode_out_of_range(value: bytes) -> object:
     """A document with numbers that no float can hold, as infinity: whether that matters depends on their fields."""
     try:
-        document = json.loads(value, parse_constant=refuse_constant, parse_int=parse_integer)
-        msgspec.json.encode(document)  # raises an error for half surrogates
-        return document
+        return json.loads(mend(value), parse_constant=refuse_constant, parse_int=parse_integer)
     except (ValueError, RecursionError) as error:
         refuse(error)
 

@@ -1,6 +1,8 @@
 """Times: epoch milliseconds, whatever unit a record has, and times that look like another unit than declared."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
+from math import floor
 from typing import Final
 
 from contract.events.values import Unreadable, read_integer, read_number
@@ -25,7 +27,13 @@ def read_time(value: object, unit: str) -> int:
         return parse_iso(value, needs_zone=unit != "iso")
     if unit == "s":
         return round(read_number(value) * 1_000)  # with a fraction, as `time.time()` gives it
-    return read_integer(value) // PER_MS.get(unit, 1)
+    return read_whole_part(value) // PER_MS.get(unit, 1)
+
+
+def read_whole_part(value: object) -> int:
+    """A number without its fraction, which clocks of a high resolution give; raises `Unreadable`."""
+    number = read_number(value) if isinstance(value, float | str | Decimal) else 0.0
+    return read_integer(value) if number.is_integer() else floor(number)
 
 
 def is_iso(text: str) -> bool:

@@ -10,12 +10,18 @@ from uuid import UUID
 from contract.errors import ShopstreamError
 
 DECIMAL: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+", re.ASCII)
-DIGITS_MAX: Final = 64  # of a number as text
+DIGITS_MAX: Final = 64  # of a number as text, and of one that is read as text
 INTEGER_MAX: Final = 2**63 - 1
 FLAGS: Final = {
     **dict.fromkeys(("true", "1", "yes", "y", "t", "on"), True),
     **dict.fromkeys(("false", "0", "no", "n", "f", "off"), False),
 }
+AVAILABLE: Final = {
+    **FLAGS,
+    **dict.fromkeys(("instock", "available", "limitedavailability", "preorder", "backorder"), True),
+    **dict.fromkeys(("outofstock", "soldout", "unavailable", "notavailable", "discontinued"), False),
+}
+MARKS: Final = str.maketrans("", "", " _-")
 
 
 class Unreadable(ShopstreamError):
@@ -29,7 +35,7 @@ def read_text(value: object) -> str:
             return value
         case bool():
             raise Unreadable("Expected `str`, got `bool`")
-        case int() if abs(value) <= INTEGER_MAX:
+        case int() if abs(value) < 10**DIGITS_MAX:
             return str(value)
         case float() if math.isfinite(value):
             return str(int(value)) if value.is_integer() else str(value)
@@ -83,6 +89,22 @@ def read_flag(value: object) -> bool:
     if flag is None:
         raise Unreadable(f"Expected `bool`, got `{name_type(value)}`")
     return flag
+
+
+def read_available(value: object) -> bool:
+    """Whether an item can be bought: a flag, a number of pieces, or a word of feeds such as `out of stock`.
+
+    Raises `Unreadable`.
+    """
+    if isinstance(value, bool):
+        return value
+    try:
+        return read_number(value) > 0
+    except Unreadable:
+        word = read_text(value).strip().lower().rpartition("/")[2].translate(MARKS)  # schema.org's words are URLs
+    if word not in AVAILABLE:
+        raise Unreadable(f"Expected `bool`, got `{name_type(value)}`")
+    return AVAILABLE[word]
 
 
 def name_type(value: object) -> str:

@@ -26,9 +26,18 @@ def read_features(path: Path, entities: Sequence[DeclaredEntity] = ()) -> Featur
     """
     try:
         text = path.read_text()
-        tables = tomllib.loads(text).get("features", [])
+        document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig([f"{path.name} should declare features. Found: {error}"]) from error
+    tables = document.get("features", [])
+    if unknown := sorted(document.keys() - {"features"}):
+        raise BadConfig(
+            [
+                f"{path.name} should declare features as [[features]] tables. Found `{name}`"
+                f"{describe_nearest(name, ['features'])}."
+                for name in unknown
+            ]
+        )
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise BadConfig([f"{path.name} should declare features as [[features]] tables. Found {tables!r}."])
     places = [f"{path.name}, {place}" for place in describe_places(text, tables)]

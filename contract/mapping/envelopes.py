@@ -10,17 +10,15 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
-
 from contract.errors import BadEvent
 from contract.events import RECORD_BYTES_MAX
+from contract.events.reading import decode_document
 
 FRAMING: Final = b"\0"  # of a schema registry: this byte, then the id of the schema in four
 FRAMING_BYTES: Final = 5
 DATA_BASE64: Final = "data_base64"
 CE_PREFIX: Final = "ce_"  # what Kafka's binding puts before the name of an attribute
 Opener = Callable[[Any, Mapping[str, bytes]], Any]
-to_document: Final = msgspec.json.Decoder().decode
 
 
 class Skipped(Exception):
@@ -33,18 +31,9 @@ def parse(value: bytes) -> Any:
         raise BadEvent("empty", "A record should hold one JSON document. Found no bytes.")
     if len(value) > RECORD_BYTES_MAX:
         raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
-    try:
-        if not value.isascii():
-            value.decode()
-        return to_document(value)
-    except UnicodeDecodeError as error:
-        if is_framed(value):
-            raise BadEvent("not_json", describe_framing(value)) from error
-        raise BadEvent("not_utf8", f"A record should be UTF-8. Found {error.reason} at byte {error.start}.") from error
-    except RecursionError as error:
-        raise BadEvent("too_deep", "A record should be nested a few levels deep. Found it too deep to read.") from error
-    except msgspec.DecodeError as error:
-        raise BadEvent("not_json", describe_framing(value) if is_framed(value) else str(error)) from error
+    if is_framed(value):
+        raise BadEvent("not_json", describe_framing(value))
+    return decode_document(value)
 
 
 def is_framed(value: bytes) -> bool:

@@ -38,6 +38,12 @@ class IntakeSettings(Section):
     placeholders: tuple[str, ...] = (
         "",
         "-",
+        "--",
+        "?",
+        "{}",
+        "[]",
+        '""',
+        "''",
         "0",
         "-1",
         "null",
@@ -48,8 +54,11 @@ class IntakeSettings(Section):
         "undefined",
         "nan",
         "n/a",
+        "#n/a",
         "na",
+        "unset",
         "not set",
+        "not_set",
         "(not set)",
         "unknown",
         "guest",
@@ -59,7 +68,13 @@ class IntakeSettings(Section):
         "[object object]",
         "00000000-0000-0000-0000-000000000000",
         "00000000000000000000000000000000",
+        "{00000000-0000-0000-0000-000000000000}",
         "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "{ffffffff-ffff-ffff-ffff-ffffffffffff}",
+        "000000000000000",  # the number of a telephone without one
+        "00:00:00:00:00:00",  # addresses of a network card that systems give instead of the true one
+        "02:00:00:00:00:00",
+        "9774d56d682e549c",  # what one release of Android gave to every device
     )
     private_networks: tuple[Network, ...] = (
         "0.0.0.0/8",

@@ -12,10 +12,11 @@ its name (`training.trainer.config`).
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Final, Self, get_args, get_origin
 
 from msgspec import Struct
 from pydantic import ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
@@ -45,6 +46,8 @@ from contract.settings.tasks import Probability, ThresholdAction, list_task_name
 from contract.settings.training import TrainingConfig
 from contract.settings.worker import FeedbackSettings, ListSettings, LogSettings, Rule, WorkerSettings
 from contract.tasks import Task
+
+QUOTED: Final = re.compile(r"'([^']+)'")  # the values that a message names
 
 
 class WrongValues(BadConfig):
@@ -211,7 +214,9 @@ def describe_error(details: ErrorDetails, root: type, prefix: str, task_names: S
     if details["type"] == "missing":
         return f"{name} should be given. Found {details['input']!r}."
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{name} {message}. Found {hide_password(details['input'])!r}."
+    choices = QUOTED.findall(message) if isinstance(details["input"], str) else ()
+    nearest = describe_nearest(str(details["input"]), choices)
+    return f"{name} {message}. Found {hide_password(details['input'])!r}{nearest}."
 
 
 def hide_password(value: object) -> object:

@@ -1,17 +1,40 @@
 """[kafka], [redis], [registry], [topics]: the servers, and the names of what is on them."""
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from contract.events import KINDS
 from contract.settings.section import Positive, Section
 
 DEFAULT_TOPIC_PREFIX: Final = "shop."
 NO_TOPICS: Final = ("prefix", "partitions")  # settings of topics that name none
+TOPIC_CHARS_MAX: Final = 249
+TOPIC: Final = re.compile(r"[A-Za-z0-9._-]*")
+REGISTRY_SCHEMES: Final = ("http://", "https://", "mock://")  # the last one is a client's own, for tests
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+
+
+def check_topic(name: str) -> str:
+    if not TOPIC.fullmatch(name) or not 1 <= len(name) <= TOPIC_CHARS_MAX or name in (".", ".."):
+        raise ValueError(f"should be the name of a topic: 1 to {TOPIC_CHARS_MAX} letters, digits, dots, `_` and `-`")
+    return name
+
+
+def check_prefix(prefix: str) -> str:
+    if not is_topic_prefix(prefix):
+        raise ValueError("should be how names of topics begin: letters, digits, dots, `_` and `-`")
+    return prefix
+
+
+def is_topic_prefix(prefix: str) -> bool:
+    return TOPIC.fullmatch(prefix) is not None and len(prefix) <= TOPIC_CHARS_MAX // 2
+
+
+Topic = Annotated[str, AfterValidator(check_topic)]
 
 
 class KafkaSettings(Section):
@@ -20,7 +43,7 @@ class KafkaSettings(Section):
     `former_group_prefix`: the one under which this shop wrote its answers before; their topics are taken over.
     """
 
-    bootstrap_servers: str = "localhost:9092"
+    bootstrap_servers: Annotated[str, Field(min_length=1)] = "localhost:9092"
     client: dict[str, str | int | float | bool] = Field(default={})
     transactions: bool = True
     topic_ids: bool = True  # off for brokers that do not report them (librdkafka's mock cluster)
@@ -41,6 +64,12 @@ class KafkaSettings(Section):
         return {"metadata.recovery.strategy": "none", **self.client, "bootstrap.servers": self.bootstrap_servers}
 
 
+def check_key_prefix(prefix: str) -> str:
+    if "{" in prefix or "}" in prefix:
+        raise ValueError("should have no braces, which decide where a Redis Cluster keeps a key")
+    return prefix
+
+
 class RedisSettings(Section):
     """Profiles, offsets and decision claims are stored at `url`; caches at `cache_url` if that is another server.
 
@@ -52,7 +81,7 @@ class RedisSettings(Section):
     cluster: bool = False
     cache_url: str | None = None
     cache_cluster: bool = False
-    prefix: str = "shop:"
+    prefix: Annotated[str, AfterValidator(check_key_prefix)] = "shop:"
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
 
     @field_validator("url", "cache_url")
@@ -76,13 +105,19 @@ def check_redis_url(url: str) -> None:
         raise ValueError("should be an address as redis://HOST:PORT/DATABASE with numbers for the last two")
 
 
+def check_registry_url(url: str) -> str:
+    if url and not url.startswith(REGISTRY_SCHEMES):
+        raise ValueError("should begin with http:// or https://")
+    return url
+
+
 class RegistrySettings(Section):
     """A schema registry, whose framing records may begin with; without `url` none is asked.
 
     `client`: settings of the client, passed through unchanged (`basic.auth.user.info`, `ssl.ca.location`, ...).
     """
 
-    url: str = ""
+    url: Annotated[str, AfterValidator(check_registry_url)] = ""
     client: dict[str, str | int | float | bool] = Field(default={})
 
 
@@ -92,29 +127,30 @@ class TopicSettings(Section):
     A topic that is not named has the name of its kind behind `prefix`. `partitions`: of topics that the worker creates.
     """
 
-    prefix: str = DEFAULT_TOPIC_PREFIX
-    clicks: str = "shop.clicks"
-    impressions: str = "shop.impressions"
-    orders: str = "shop.orders"
-    reviews: str = "shop.reviews"
-    searches: str = "shop.searches"
-    products: str = "shop.products"
-    labels: str = "shop.labels"
-    erasures: str = "shop.erasures"
-    judgements: str = "shop.judgements"
-    decisions: str = "shop.decisions"
-    rankings: str = "shop.rankings"
-    classifications: str = "shop.classifications"
-    scored: str = "shop.scored"
-    feedback: str = "shop.feedback"
-    erased: str = "shop.erased"
-    dead_letters: str = "shop.dead-letters"
+    prefix: Annotated[str, AfterValidator(check_prefix)] = DEFAULT_TOPIC_PREFIX
+    clicks: Topic = "shop.clicks"
+    impressions: Topic = "shop.impressions"
+    orders: Topic = "shop.orders"
+    reviews: Topic = "shop.reviews"
+    searches: Topic = "shop.searches"
+    products: Topic = "shop.products"
+    labels: Topic = "shop.labels"
+    erasures: Topic = "shop.erasures"
+    judgements: Topic = "shop.judgements"
+    decisions: Topic = "shop.decisions"
+    rankings: Topic = "shop.rankings"
+    classifications: Topic = "shop.classifications"
+    scored: Topic = "shop.scored"
+    feedback: Topic = "shop.feedback"
+    erased: Topic = "shop.erased"
+    dead_letters: Topic = "shop.dead-letters"
     partitions: Positive = 4
 
     @model_validator(mode="before")
     @classmethod
     def _put_prefix(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(prefix := values.get("prefix"), str):
+        prefix = values.get("prefix") if isinstance(values, dict) else None
+        if not isinstance(prefix, str) or not is_topic_prefix(prefix):
             return values
         names = {
             kind: prefix + str(field.default).removeprefix(DEFAULT_TOPIC_PREFIX)

@@ -80,8 +80,14 @@ def test_ids_of_other_systems_are_read_as_they_are(ident: str) -> None:
 
 
 def test_numbers_are_read_as_ids() -> None:
-    order = Intake("orders").read(user_id=12345, event_id=12.0, card_id=-7)
+    order = Intake("orders").read(user_id=12345, event_id=12.0, card_id=-7, device_id=2**64 - 1)
     assert (order.user_id, order.event_id, order.card_id) == ("12345", "12", "-7")
+    assert order.device_id == "18446744073709551615"
+
+
+def test_ids_that_differ_in_spaces_case_or_unicode_form_are_different() -> None:
+    idents = ("Gr\u00f6\u00dfe", "Gro\u0308\u00dfe", "gr\u00f6\u00dfe", " Gr\u00f6\u00dfe")
+    assert [Intake("orders").read(user_id=ident).user_id for ident in idents] == list(idents)
 
 
 @pytest.mark.parametrize("ident", [1.5, True, ["u"], {}, 1e300])
@@ -106,6 +112,21 @@ def test_placeholders_are_no_ids() -> None:
     assert (order.device_id, order.card_id) == (None, None)
     assert (order.lines[0].item_id, order.lines[0].seller_id) == ("", None)
     assert set(intake.ignored) == {"device_id", "card_id", "lines.item_id", "lines.seller_id"}
+
+
+@pytest.mark.parametrize(
+    "ident",
+    [
+        "{00000000-0000-0000-0000-000000000000}",
+        "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+        "02:00:00:00:00:00",
+        "{}",
+        "#N/A",
+    ],
+)
+def test_what_devices_and_programs_give_instead_of_an_id_is_a_placeholder(ident: str) -> None:
+    for kind in ("orders", "clicks", "reviews"):
+        assert Intake(kind).read(device_id=ident).device_id is None
 
 
 def test_the_list_of_placeholders_is_a_setting() -> None:
@@ -142,6 +163,30 @@ def test_numbers_that_no_float_holds_cost_only_their_field() -> None:
     order = Intake("orders").reader.read(record)
     assert isinstance(order, Order)
     assert order.card_id is None
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    order = encode_event("orders")
+    assert READERS["orders"].read(b"\xef\xbb\xbf" + order) == READERS["orders"].read(order)
+
+
+@pytest.mark.parametrize("escape", ["\\ud83d", "\\uDE00", "\\ude00\\ud83d"])
+def test_half_a_character_costs_nothing_but_itself(escape: str) -> None:
+    # given half an emoji in a text, in an attribute and in a field that is not read
+    document = json.dumps({**VALID["clicks"], "query": "half", "attributes": {"agent": "half"}, "x": "half"})
+    # when
+    click = READERS["clicks"].read(document.replace("half", f"a{escape}").encode())
+    # then
+    assert isinstance(click, Click)
+    lost = "a" + "\ufffd" * escape.count("\\")
+    assert (click.query, click.attributes) == (lost, {"agent": lost})
+
+
+def test_a_whole_character_and_an_escaped_backslash_stay_beside_half_a_character() -> None:
+    document = json.dumps({**VALID["clicks"], "query": "QUERY"}).replace("QUERY", r"\ud83d\ude00 \\ud83d \ud83d")
+    click = READERS["clicks"].read(document.encode())
+    assert isinstance(click, Click)
+    assert click.query == "\U0001f600 \\ud83d \ufffd"
 
 
 json_values = st.recursive(

@@ -26,8 +26,13 @@ def test_an_amount_that_says_no_number_is_refused(amount: object) -> None:
     assert Intake("orders").find_reason(amount=amount) in ("wrong_type", "out_of_range")
 
 
-@pytest.mark.parametrize("ts_ms", [1.5, "1.5", "soon", "", True, [1], "\u0663"])
-def test_a_time_that_is_no_whole_number_is_refused(ts_ms: object) -> None:
+@pytest.mark.parametrize("ts_ms", [NOW_MS + 0.7, f"{NOW_MS}.7"])
+def test_a_fraction_of_a_millisecond_is_left_out(ts_ms: object) -> None:
+    assert Intake("orders").read(ts_ms=ts_ms, account_created_ms=ts_ms).ts_ms == NOW_MS
+
+
+@pytest.mark.parametrize("ts_ms", ["soon", "", True, [1], "\u0663", "NaN"])
+def test_a_time_that_is_no_number_is_refused(ts_ms: object) -> None:
     assert Intake("orders").find_reason(ts_ms=ts_ms) == "wrong_type"
 
 
@@ -87,6 +92,13 @@ def test_a_time_without_a_zone_needs_a_declaration() -> None:
         ("2001:0db8:0:0:0:0:0:1", "2001:db8::1"),
         ("[2001:db8::1]:443", "2001:db8::1"),
         ("2001:db8::1%eth0", "2001:db8::1"),
+        ("203.0.113.9 10.0.0.1", "203.0.113.9"),
+        (" 10.0.0.1,203.0.113.9 ", "203.0.113.9"),
+        ("::203.0.113.9", "203.0.113.9"),
+        ("64:ff9b::203.0.113.9", "203.0.113.9"),
+        ("::ffff:0:cb00:7109", "203.0.113.9"),
+        ("64:ff9b::10.0.0.1", None),
+        ("::", None),
         ("127.0.0.1", None),
         ("10.0.0.1", None),
         ("192.168.1.7", None),
@@ -113,8 +125,36 @@ def test_countries_and_currencies_are_codes_whatever_their_case() -> None:
     order = Intake("orders").read(currency=" eur", shipping_country="de", billing_country="DEU")
     assert (order.currency, order.shipping_country, order.billing_country) == ("EUR", "DE", "DE")
     assert Intake("orders").read(shipping_country=" Germany").shipping_country == "Germany"
+    for code in ("DE-BY", "de-by ", "DEU"):
+        assert Intake("orders").read(shipping_country=code).shipping_country == "DE"
     assert Intake("orders").read(currency="Bonus points").currency == "Bonus points"
     assert len(set(ALPHA_2_BY_CODE.values())) == 250
+
+
+@pytest.mark.parametrize("code", ["", "null", "N/A", "unknown", "-", "XX", "zz", "(not set)"])
+def test_a_country_that_is_not_known_is_absent_and_counted(code: str) -> None:
+    intake = Intake("orders")
+    assert intake.read(shipping_country=code, billing_country="DE").shipping_country is None
+    assert intake.ignored == {"shipping_country": 1}
+
+
+def test_the_code_of_namibia_is_no_placeholder() -> None:
+    order = Intake("orders").read(shipping_country="NA", billing_country="na")
+    assert (order.shipping_country, order.billing_country) == ("NA", "NA")
+
+
+@pytest.mark.parametrize(
+    ("value", "available"),
+    [(1, True), (0, False), ("no", False), (12, True), ("3", True), (-1, False), ("in stock", True), ("IN_STOCK", True),
+     ("https://schema.org/InStock", True), ("out of stock", False), ("OutOfStock", False), ("Sold out", False)],
+)  # fmt: skip
+def test_whether_an_item_is_available_is_a_flag_a_number_or_a_word(value: object, available: bool) -> None:
+    assert Intake("products").read(available=value).available is available
+
+
+@pytest.mark.parametrize("value", [None, "", "perhaps", [True]])
+def test_an_availability_that_says_nothing_is_refused(value: object) -> None:
+    assert Intake("products").find_reason(available=value) == "wrong_type"
 
 
 def test_amounts_are_in_the_shops_currency_by_its_rates() -> None:

@@ -203,6 +203,13 @@ def test_own_fields_are_learned_and_served(shop: tuple[Settings, FeatureSet], tm
     decisions = lane.score(*(write_order(1_000 + number, attributes) for number, attributes in enumerate(new)))
     probabilities = [decision.probability["fraud"] for decision in decisions]
     assert min(probabilities[2::3]) > max(probabilities[0::3] + probabilities[1::3])
+    # and what becomes known of them is joined with the values that were served
+    lane.label(1_002, 1.0)
+    joined = from_rows(list(lane.drain()), features, settings.tasks)
+    assert joined.event_id.tolist() == ["o1002"]
+    assert joined.blocks["order"].ids[0, 0] == hash_id("attributes.browser=curl")
+    assert joined.blocks["order"].numbers[0, 0] == new[2]["age"]
+    assert joined.blocks["context"].ids[0, 0] == hash_id(f"attributes.channel={new[2]['channel']}")
 
 
 def test_rules_act_on_own_fields_and_own_entities(shop: tuple[Settings, FeatureSet]) -> None:

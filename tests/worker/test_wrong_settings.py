@@ -25,6 +25,11 @@ MISTAKES = {
         "`kafka.client` should have options",
     ),
     "an address without a scheme": ({"REDIS__URL": "localhost:6379"}, "`redis.url` should begin with redis://"),
+    "a registry without a scheme": ({"REGISTRY__URL": "registry:8081"}, "`registry.url` should begin with http://"),
+    "a name that no topic can have": (
+        {"TOPICS__ORDERS": "shop/orders"},
+        "`topics.orders` should be the name of a topic",
+    ),
     "a variable with one underscore": ({"REDIS_URL": "redis://elsewhere"}, "the nearest is `SHOPSTREAM_REDIS__URL`"),
 }
 

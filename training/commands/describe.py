@@ -15,6 +15,7 @@ from rich.table import Table
 
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
+from contract.folders import check_writable
 from contract.settings.reading import Settings
 from training.analysis.data_profile import ColumnSummary, DatasetSummary, LabelSummary, summarize_examples
 from training.analysis.feature_pruning import drop_tables, select_features
@@ -40,6 +41,8 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     started_s = time.monotonic()
     if errors := find_output_errors(args.out):
         raise BadConfig(errors)
+    if args.write:
+        check_writable(args.write.parent, "--write")
     summary = summarize_examples(
         args.data, read_examples(args.data, features, settings.tasks, erasures=read_erasures(args, settings))
     )

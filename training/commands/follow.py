@@ -98,7 +98,7 @@ def learn_with_retry(
         prepare()
         return run_update(reader, bundles, settings, config).has_more
     except (Unavailable, BadBundle, BadData) as error:
-        log.warning("%s Trying again in %g s.", error, config.pause_s)
+        log.warning("%s. Trying again in %g s.", str(error).rstrip("."), config.pause_s)
         return False
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from contract.errors import BadData
 from contract.events import make_readers
 from contract.features.declaration import FeatureSet
+from contract.folders import check_writable
 from contract.history.format import HistoricEvent
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
@@ -37,6 +38,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Replay historic events into a Parquet file of examples."""
     started_s, rejected = time.monotonic(), Counter[str]()
+    for option, path in (("--out", args.out), ("--interactions", args.interactions)):
+        if path is not None:
+            check_writable(path.parent, option)
     erasures = read_erasures(args, settings)
     ignored = Counter[str]()
     readers = make_readers(

@@ -115,7 +115,7 @@ def check_with_retry(
         report = check_mirrored(monitor, settings, bundles or settings.bundles)
     except (Unavailable, BadBundle) as error:
         metrics.RETRIES.inc()
-        log.warning("%s Trying again in %g s.", error, config.pause_s)
+        log.warning("%s. Trying again in %g s.", str(error).rstrip("."), config.pause_s)
         return last
     for version, evaluation in report.figures.items():
         if evaluation != last.figures.get(version):

@@ -29,9 +29,20 @@ class Deserializer:
                     f"(pip install '.[schemas]' in a checkout). Found none: {error}."
                 ]
             ) from error
-        self.client: Any = SchemaRegistryClient.new_client({**settings.client, "url": settings.url})
+        try:
+            self.client: Any = SchemaRegistryClient.new_client({**settings.client, "url": settings.url})
+        except (TypeError, ValueError) as error:
+            text = f"`registry` should have an address as https://HOST:PORT and options that its client takes: {error}"
+            raise BadConfig([f"{text.rstrip('.')}."]) from error
         self._url = settings.url
         self._readers: dict[int, Read] = {}
+
+    def check(self) -> None:
+        """Raise `Unavailable` unless the registry answers this user."""
+        try:
+            self.client.get_subjects()
+        except Exception as error:  # of the registry, and of the HTTP client
+            raise Unavailable(f"The schema registry {self._url} should answer. Found: {error!r}") from error
 
     def read(self, topic: str, value: bytes) -> object:
         """The document of a framed value. Raises `BadEvent`, or `Unavailable` where the registry does not answer."""

@@ -108,7 +108,7 @@ def find_item_id(record: Record) -> str | None:
     try:
         document = decode_document(record.value or b"")
         return read_text(document["item_id"]) if isinstance(document, dict) else None
-    except (BadEvent, Unreadable, KeyError, UnicodeDecodeError):
+    except (BadEvent, Unreadable, KeyError):
         return record.key.decode(errors="replace") if record.key else None
 
 

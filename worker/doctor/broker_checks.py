@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Final
 
+from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from worker.doctor.finding import Finding, Severity, approve
 from worker.kafka.producer_clients import TRANSACTION_MS_MIN
@@ -35,6 +36,36 @@ def check_addresses(addresses: Mapping[int, tuple[str, int]], servers: str) -> I
         yield approve(subject, f"{len(addresses)} brokers answer: {names}.")
 
 
+def find_unreachable(servers: str) -> list[str]:
+    """The addresses of `kafka.bootstrap_servers` that take no connection, each with the reason."""
+    unreachable = []
+    for address in filter(None, map(str.strip, servers.split(","))):
+        host, _, port = address.rpartition("://")[2].rpartition(":")
+        try:
+            with closing(socket.create_connection((host.strip("[]"), int(port)), CONNECT_S)):
+                pass
+        except ValueError:
+            unreachable.append(f"{address} (HOST:PORT is needed)")
+        except OSError as error:
+            unreachable.append(f"{address} ({error})")
+    return unreachable
+
+
+def explain_away(error: Unavailable, kafka: KafkaSettings) -> Finding:
+    """The verdict on brokers that gave no answer."""
+    subject = f"kafka {kafka.bootstrap_servers}"
+    if unreachable := find_unreachable(kafka.bootstrap_servers):
+        text = f"`kafka.bootstrap_servers` should name brokers. Found none at {', '.join(unreachable)}."
+    else:
+        text = (
+            f"{str(error).rstrip('.')}. Something listens there: it may be no Kafka, or want TLS or a login that "
+            "`kafka.client` does not have."
+        )
+    return Finding(
+        Severity.ERROR, subject, text, f"kafka-broker-api-versions.sh --bootstrap-server {kafka.bootstrap_servers}"
+    )
+
+
 def check_limits(kafka: KafkaSettings, config: Mapping[str, str] | None) -> Iterator[Finding]:
     """Limits of the brokers compared with the settings; `config` is that of one broker, None if it is not readable."""
     subject = "kafka limits"
@@ -57,6 +88,8 @@ def check_limits(kafka: KafkaSettings, config: Mapping[str, str] | None) -> Iter
             )
         )
     yield from findings or [approve(subject, "Session, transaction and offset times of the brokers suit the settings.")]
+    if version := config.get("inter.broker.protocol.version"):
+        yield approve("kafka version", f"The brokers speak the protocol of {version}.")
 
 
 def find_short_times(kafka: KafkaSettings, config: Mapping[str, str], subject: str) -> Iterator[Finding]:

@@ -4,28 +4,31 @@ from collections.abc import Iterator
 from typing import Final
 
 from contract.bundle import Bundle, current_version, read_bundle
-from contract.errors import BadBundle
+from contract.errors import BadBundle, BadConfig
 from contract.features.declaration import FeatureSet
 from contract.features.sources import describe_nearest
 from contract.graphs import DECIDE, RECOMMEND
+from contract.object_folder import open_folder
 from contract.settings.reading import Settings
 from worker.doctor.finding import Finding, Severity, approve
 
-UNANSWERED: Final = {
-    RECOMMEND.name: "lists have candidates in their order, not ranked by a model",
-    DECIDE.name: "orders are decided by rules alone",
-}
+LANE_GRAPHS: Final = {"orders": DECIDE, "browsing": RECOMMEND}  # without which a lane's answers are degraded
 PUBLISH: Final = "python -m export --latest"
 
 
 def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
     """The verdict on the serving bundle; its graphs are not run, which `python -m export verify` does."""
-    folder = settings.bundles.absolute()
-    subject = f"bundles {folder}"
-    if not folder.is_dir():
-        yield Finding(Severity.WARNING, subject, "`bundles` should be a folder that this process may read. Found none.")
-        return
     try:
+        folder = open_folder(settings.bundle_store) if settings.bundle_store else settings.bundles.absolute()
+    except BadConfig as error:
+        yield from (Finding(Severity.ERROR, f"bundles {settings.bundle_store}", text) for text in error.errors)
+        return
+    subject, name = f"bundles {folder}", "bundle_store" if settings.bundle_store else "bundles"
+    try:
+        if not folder.is_dir():
+            text = f"`{name}` should be a folder that this process may read. Found none."
+            yield Finding(Severity.WARNING, subject, text, PUBLISH)
+            return
         version = current_version(folder)
         if version is None:
             text = "The folder should have a current bundle. Found none: answers are `degraded`."
@@ -35,22 +38,28 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
     except BadBundle as error:
         yield Finding(Severity.ERROR, subject, str(error), "python -m export rollback")
         return
+    except OSError as error:  # of an object store
+        yield Finding(Severity.ERROR, subject, f"`{name}` should answer. Found: {error}")
+        return
     mistakes = [*find_unfit_features(bundle, features), *find_unknown_thresholds(settings, bundle)]
     yield from (Finding(Severity.ERROR, f"bundle {version}", text) for text in mistakes)
+    yield from find_missing_graphs(bundle)
     if not mistakes:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         yield approve(f"bundle {version}", f"{len(bundle.manifest.features)} features as declared; tasks {tasks}.")
-    yield from (Finding(Severity.WARNING, f"bundle {version}", text) for text in find_unanswered(settings, bundle))
 
 
-def find_unanswered(settings: Settings, bundle: Bundle) -> Iterator[str]:
-    """Declared tasks that workers answer with and the bundle lacks: `fit` leaves out tasks without labels."""
-    tasks, declared = ({task.name for task in source} for source in (bundle.manifest.tasks, settings.tasks))
-    for graph in (RECOMMEND, DECIDE):
-        for name in declared & set(graph.outputs) - tasks:
-            yield (
-                f"The bundle should have the task `{name}`. Found {', '.join(sorted(tasks)) or 'none'}: "
-                f"{UNANSWERED[graph.name]}. docs/history.md says which events a task learns from."
+def find_missing_graphs(bundle: Bundle) -> Iterator[Finding]:
+    """The lanes whose answers are degraded with this bundle."""
+    for lane, graph in LANE_GRAPHS.items():
+        if f"{graph.name}.onnx" not in bundle.files:
+            yield Finding(
+                Severity.WARNING,
+                f"bundle {bundle.manifest.version} lane {lane}",
+                f"The bundle should have the graph {graph.name}. Found none: answers of this lane are "
+                "`degraded`. Declare a task of it in `[[tasks]]` and train on events that it learns from (see "
+                "docs/history.md), unless no worker of this lane runs.",
+                "python -m training fit",
             )
 
 

@@ -3,12 +3,14 @@
 import json
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 
 from contract.errors import ShopstreamError, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.settings.reading import Settings
+from contract.settings.servers import RegistrySettings
+from worker.doctor.broker_checks import explain_away
 from worker.doctor.bundle_checks import check_bundle
 from worker.doctor.finding import Finding, Severity, approve, sort_findings
 from worker.doctor.kafka_examination import KafkaExamination
@@ -31,6 +33,7 @@ def examine_all(settings: Settings, features: FeatureSet, lanes: Mapping[str, Se
     if not is_kafka_away(findings, settings):
         findings += KafkaExamination(settings, lanes).run()
     findings += _examine_redis(settings)
+    findings += check_registry(settings.registry)
     findings += check_bundle(settings, features)
     findings.append(approve("features", f"{len(features.features)} features are declared in {settings.features}."))
     return sort_findings(findings)
@@ -85,6 +88,20 @@ def name_kafka(settings: Settings) -> str:
     return f"kafka {settings.kafka.bootstrap_servers}"
 
 
+def check_registry(registry: RegistrySettings) -> Iterator[Finding]:
+    """The verdict on the schema registry, if the settings name one."""
+    if not registry.url:
+        return
+    from transport.schemas.deserializer import Deserializer  # whose packages are an extra
+
+    subject = f"registry {registry.url}"
+    try:
+        Deserializer(registry).check()
+        yield approve(subject, "It answers.")
+    except ShopstreamError as error:
+        yield Finding(Severity.ERROR, subject, str(error), f"curl {registry.url}/subjects")
+
+
 def _examine_topics(settings: Settings, kinds: Iterable[str]) -> list[Finding]:
     admin, names = KafkaAdmin(kafka=settings.kafka), list(kinds)
     try:
@@ -93,7 +110,7 @@ def _examine_topics(settings: Settings, kinds: Iterable[str]) -> list[Finding]:
         findings = checks.run(names)
         return [*findings, *checks.approve(findings)]
     except Unavailable as error:
-        return [Finding(Severity.ERROR, name_kafka(settings), str(error))]
+        return [explain_away(error, settings.kafka)]
 
 
 def _examine_redis(settings: Settings) -> list[Finding]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+SET_CLOCK: Final = "chronyc makestep"
+
 
 class Severity(StrEnum):
     """`error`: data are lost or something cannot work; `warning`: that may become so; `ok`: as it should be."""

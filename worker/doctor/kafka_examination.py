@@ -10,14 +10,16 @@ from contract.settings.reading import Settings
 from transport.records import TopicPartition
 from worker.doctor.broker_checks import check_addresses, check_limits
 from worker.doctor.finding import Finding, Severity, approve
-from worker.doctor.log_checks import check_catalogue, check_clock, check_lag
+from worker.doctor.log_checks import Reader, check_catalogue, check_clock, check_lag
 from worker.doctor.right_checks import ACL_COMMAND, check_topic_rights, try_right
+from worker.doctor.topic_checks import JOINED_KINDS
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.log_probe import LogProbe
 from worker.kafka.topic_owner import explain_owner, fetch_owner, lock_name, try_transactional_id
 
 OWNED_KINDS: Final = ("decisions", "rankings", "scored", "feedback", "judgements")
-OTHER_GROUPS: Final = ("feedback", "learner", "monitor")
+JOINER: Final = "feedback"
+OTHER_GROUPS: Final = (JOINER, "learner", "monitor")
 
 
 class KafkaExamination:
@@ -71,20 +73,21 @@ class KafkaExamination:
     def check_logs(self) -> Iterator[Finding]:
         """The age of the catalogue, clocks, and how far lanes lag."""
         topics, now_ms = self._settings.topics, time.time_ns() // 1_000_000
-        kinds = dict.fromkeys(kind for lane in self._lanes.values() for kind in lane)
+        reading = {**self._lanes, JOINER: JOINED_KINDS}
+        kinds = dict.fromkeys(kind for read in reading.values() for kind in read)
         ends = self._fetch_ends(topics.names_of(kinds).values())
         newest_ms = self._probe.fetch_times({partition: end - 1 for partition, end in ends.items() if end})
         products_ms = [ms for partition, ms in newest_ms.items() if partition.topic == topics.products]
         yield from check_catalogue(topics.products, ends, max(products_ms, default=None), now_ms)
         yield check_clock(newest_ms, now_ms)
-        for lane, read in self._lanes.items():
+        for lane, read in reading.items():
             names = set(topics.names_of(read).values())
             of_lane = {partition: end for partition, end in ends.items() if partition.topic in names}
             commits = self._admin.fetch_committed(lane, of_lane)
             waiting = {tp: commits[tp] for tp, end in of_lane.items() if tp in commits and commits[tp] < end}
             times_ms = self._probe.fetch_times(waiting)
             ages_s = {tp: (now_ms - ms) / 1000 for tp, ms in times_ms.items() if ms >= 0}
-            yield from check_lag(lane, self._settings.kafka.group(lane), commits, of_lane, ages_s)
+            yield from check_lag(find_reader(lane), self._settings.kafka.group(lane), commits, of_lane, ages_s)
 
     def run(self) -> Iterator[Finding]:
         """All of them; a check that gets no answer is an error of its own."""
@@ -97,3 +100,10 @@ class KafkaExamination:
     def _fetch_ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
         counts = self._probe.count_partitions(topics)
         return self._probe.fetch_ends(TopicPartition(topic, n) for topic, count in counts.items() for n in range(count))
+
+
+def find_reader(group: str) -> Reader:
+    """The processes of a group."""
+    if group == JOINER:
+        return Reader("joiner", "python -m worker feedback")
+    return Reader(f"lane {group}", f"python -m worker score --lane {group}")

@@ -1,15 +1,22 @@
 """How old the catalogue is, how far lanes lag, and whether a clock is ahead, from the ends of logs. Pure."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from transport.records import TopicPartition
-from worker.doctor.finding import Finding, Severity, approve
+from worker.doctor.finding import SET_CLOCK, Finding, Severity, approve
 
 CLOCK_MS_MAX: Final = 5_000
 CATALOGUE_DAYS_MAX: Final = 30
 LAG_S_MAX: Final = 60
 DAY_MS: Final = 86_400_000
+
+
+class Reader(NamedTuple):
+    """What reads for a group: a lane or the joiner, and the command that starts it."""
+
+    subject: str
+    command: str
 
 
 def check_catalogue(
@@ -18,7 +25,7 @@ def check_catalogue(
     """The verdict on the topic of products; `latest_ms`: the time of its newest record, None if it is not known."""
     subject = f"catalogue {topic}"
     if not any(end for partition, end in ends.items() if partition.topic == topic):
-        text = "The topic should have products: lists need items. Found no record."
+        text = "The topic should have products: lists need items. Found no record: send them (docs/events.md)."
         yield Finding(Severity.WARNING, subject, text)
     elif latest_ms is not None and now_ms - latest_ms > CATALOGUE_DAYS_MAX * DAY_MS:
         days = (now_ms - latest_ms) // DAY_MS
@@ -30,20 +37,20 @@ def check_catalogue(
 
 
 def check_lag(
-    lane: str,
+    reader: Reader,
     group: str,
     commits: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     ages_s: Mapping[TopicPartition, float],
 ) -> Iterator[Finding]:
-    """The verdict on a lane; `ages_s`: of the next record of partitions that lag, as far as known."""
-    subject = f"lane {lane}"
+    """The verdict on a lane or the joiner; `ages_s`: of the next record of partitions that lag, as far as known."""
+    subject, command = reader
     if not commits:
         yield Finding(
             Severity.WARNING,
             subject,
-            f"The group {group} should have committed offsets. Found none: the lane has not run, or they expired.",
-            f"python -m worker score --lane {lane}",
+            f"The group {group} should have committed offsets. Found none: it has not run, or they expired.",
+            command,
         )
         return
     records = sum(max(end - commits.get(partition, 0), 0) for partition, end in ends.items())
@@ -53,8 +60,8 @@ def check_lag(
             Severity.WARNING,
             subject,
             f"The next record should be younger than {LAG_S_MAX} s. Found {records} records waiting, the oldest for "
-            f"{age_s:.0f} s in {oldest.log_text()}: start workers of this lane, or look at their /readyz.",
-            f"python -m worker score --lane {lane}",
+            f"{age_s:.0f} s in {oldest.log_text()}: start more processes, or look at their /readyz.",
+            command,
         )
     else:
         yield approve(subject, f"{records} offsets behind the ends of its topics.")
@@ -69,5 +76,6 @@ def check_clock(latest_ms: Mapping[TopicPartition, int], now_ms: int) -> Finding
             "clock",
             "Brokers, producers and this machine should have the same time. Found a record of "
             f"{partition.log_text()} {(newest_ms - now_ms) / 1000:.1f} s in the future.",
+            SET_CLOCK,
         )
     return approve("clock", "No newest record is in the future of this machine's clock.")

@@ -16,7 +16,7 @@ from transport.client_log import create_client
 from transport.headers import decode_headers
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.kafka.consumer_client import build_configuration, close_client
-from worker.kafka.instance_name import InstanceName
+from worker.kafka.instance_name import InstanceName, MemberId
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class GroupConsumer:
         """
         self._is_eager = strategy == "range"
         self._name = InstanceName(group=group, instance=instance, session_s=kafka.session_timeout_ms / 1000)
+        self._member_id, self._has_new_partitions = MemberId(), False
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
@@ -116,6 +117,9 @@ class GroupConsumer:
             # A partition that was assigned again in between goes on at its start.
             messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
         records = [record for message in messages if (record := self._handle_message(message))]
+        if self._has_new_partitions:
+            self._has_new_partitions = False
+            self._check_member()
         # This very call may have revoked some partitions.
         return [record for record in records if record.topic_partition in self.assignment]
 
@@ -135,6 +139,7 @@ class GroupConsumer:
                 self._handle_message(message)  # all partitions are paused, but it may be a fatal error
         except StaleState as error:  # the next poll raises it: a wait has no way to recover
             self._gap = error
+        self._check_member()
 
     def request_rebalance(self) -> None:
         """Have the group assign its partitions again.
@@ -241,11 +246,17 @@ class GroupConsumer:
             KafkaPartition(*partition, offset, metadata=metadata.get(partition, ""))
             for partition, offset in positions.items()
         ]
+        self._require_member()
         self._request("commit offsets", lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     def group_metadata(self) -> Any:
-        """With it a transactional producer commits for this member, as long as it is one."""
-        return self._consumer.consumer_group_metadata()
+        """With it a transactional producer commits for this member, as long as it is one.
+
+        Raises `Unavailable` where this is not, or not yet, the member that the partitions were assigned to.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        self._require_member()  # afterwards: what was joined since then is no part of this metadata
+        return metadata
 
     def close(self) -> None:
         """Leave the group; partitions assigned from now on are paused, since the listener may be gone.
@@ -276,6 +287,23 @@ class GroupConsumer:
         self._name.record_client()
         self._rejoin_due_s = time.monotonic() + self._rejoin_wait_s
         self._rejoin_wait_s = min(2 * self._rejoin_wait_s, REJOIN_WAIT_MAX_S)
+
+    def _check_member(self) -> bool:
+        """Join with a new client, which revokes the partitions, if they are those of a former member of this client."""
+        if not self.assignment:
+            return True
+        member_id = self._consumer.memberid()
+        if self._member_id.is_kept(member_id):
+            return True
+        if member_id:
+            self._replace_client("its partitions are those of a member that the group has removed since")
+        return False
+
+    def _require_member(self) -> None:
+        if not self._check_member():
+            raise Unavailable(
+                "Kafka should take offsets of the member that read the records. Found that it joins again."
+            )
 
     def _rejoin(self) -> bool:
         """Join once it is due; whether it is."""
@@ -326,6 +354,7 @@ class GroupConsumer:
         self._rejoin_wait_s = REJOIN_WAIT_S
         self.assignment.update(new)
         self._just_assigned.update(new)
+        self._has_new_partitions = True
         self.starts.update((partition, starts.get(partition, OFFSET_INVALID)) for partition in new)
         assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
         # The client remembers that a partition was paused when it was revoked, and would not read from it again.
@@ -344,6 +373,7 @@ class GroupConsumer:
         self.assignment.difference_update(leaving)
         if not self.assignment:
             self._client_due_s = time.monotonic() + CLIENT_AWAY_S
+            self._member_id.forget()
         for partition in leaving:
             self.at_end.pop(partition, None)
             self.starts.pop(partition, None)

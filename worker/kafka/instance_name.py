@@ -1,4 +1,4 @@
-"""The name under which a process is a static member of its group, and whether another process has it too.
+"""The name under which a process is a static member of its group, the ids that the broker gives it, and fences.
 
 A broker that was away for longer than a session may fence a member although no other process exists: it answers an
 earlier request of the same member late. So a fence says something of another process only if the broker was never away
@@ -53,3 +53,25 @@ class InstanceName:
                 f"One process should run under the name of an instance. Found that another one joins {self.group} "
                 f"with `worker.instance = {self._instance}` again and again."
             )
+
+
+class MemberId:
+    """The id of the member that the present partitions were assigned to: the broker gives one for each time it joins.
+
+    librdkafka may join again and keep its partitions without a callback: where a member ran out of its session after
+    it had joined a rebalance and before it learned of its partitions. Others have read and committed these since then,
+    and the broker would take a commit of the new member that sets their offsets back.
+    """
+
+    def __init__(self) -> None:
+        self._assigned = ""
+
+    def forget(self) -> None:
+        """No partition is assigned."""
+        self._assigned = ""
+
+    def is_kept(self, current: str | None) -> bool:
+        """Whether the partitions are those of the current member; the first one after `forget` is. None joins now."""
+        if current and not self._assigned:
+            self._assigned = current
+        return current == self._assigned

@@ -6,7 +6,7 @@ onnxruntime, hashing and unpacking release the GIL, so batches go on while a bun
 import ctypes
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -31,8 +31,16 @@ class BundleWatcher:
     A thread loads bundles, one at a time, so that no batch waits for it.
     """
 
-    def __init__(self, *, folder: Folder, features: FeatureSet, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        *,
+        folder: Folder,
+        features: FeatureSet,
+        graphs: Sequence[str] = (),
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`graphs`: those without which the lane's answers are degraded."""
+        self._folder, self._graphs = folder, graphs
         self._pointers = Pointers(folder)
         self._clock_s = clock_s
         self._reminder_due_s = -1.0
@@ -57,8 +65,7 @@ class BundleWatcher:
         `wait`: block until the bundles that the pointers name are loaded or rejected.
         """
         serving = self._poll_serving(wait) or self.active.serving
-        if serving is None:
-            self._remind_of_absence()
+        self._remind_of_degradation(serving)
         active = ActiveModels(serving, self._poll_trial(serving, wait))
         if active == self.active:
             return None
@@ -82,13 +89,25 @@ class BundleWatcher:
         self._executor.shutdown(cancel_futures=True)
         self._pointers.close()
 
-    def _remind_of_absence(self) -> None:
-        """Warn at once, and then once in `REMINDER_S`, that no bundle serves."""
+    def _remind_of_degradation(self, serving: Model | None) -> None:
+        """Warn at once, and then once in `REMINDER_S`, that no model answers, or none for this lane."""
         if (now_s := self._clock_s()) < self._reminder_due_s:
             return
-        self._reminder_due_s = now_s + REMINDER_S
-        if reason := self._pointers.explain_absence():  # else it is loading, or it was rejected, which the log says
+        if reason := self._explain_degradation(serving):
+            self._reminder_due_s = now_s + REMINDER_S
             log.warning("%s Until then rules and popular items answer, marked `degraded`.", reason)
+
+    def _explain_degradation(self, serving: Model | None) -> str:
+        """Why answers are degraded; empty where they are not, and while a bundle is loading."""
+        if serving is None:
+            return self._pointers.explain_absence() or self._serving_loader.rejection
+        missing = [graph for graph in self._graphs if not serving.has_graph(graph)]
+        if not missing:
+            return ""
+        return (
+            f"Bundle {serving.version} should have the graph {', '.join(missing)}, which this lane answers by. Found "
+            "none: declare a task of it in `[[tasks]]`, fit and export."
+        )
 
     def _poll_serving(self, wait: bool) -> Model | None:
         version = None
@@ -100,7 +119,9 @@ class BundleWatcher:
                 f"Model {self.serving.version} keeps answering" if self.serving else "Rules and popular items answer"
             )
             rejected = f"Bundle {version}" if version else "The pointer to the bundle"
-            self._serving_loader.reject(version or BROKEN_POINTER, f"{rejected} was rejected: {error} {consequence}.")
+            self._serving_loader.reject(
+                version or BROKEN_POINTER, f"{rejected} was rejected: {error}", f" {consequence}."
+            )
             return None
 
     def _poll_trial(self, serving: Model | None, wait: bool) -> TrialModel | None:
@@ -144,13 +165,16 @@ class BundleWatcher:
 
 
 class BundleLoader:
-    """Loads the bundle that one pointer names. A rejected bundle is not loaded again until the pointer moves."""
+    """Loads the bundle that one pointer names. A rejected bundle is not loaded again until the pointer moves.
+
+    `rejection`: why the bundle that the pointer names was rejected.
+    """
 
     def __init__(self, load: Callable[[str], Future[Model]]) -> None:
         self._load = load
         self._version = ""
         self._future: Future[Model] | None = None
-        self._rejected = ""
+        self._rejected = self.rejection = ""
 
     @property
     def is_done(self) -> bool:
@@ -169,7 +193,7 @@ class BundleLoader:
         """
         if version == self._rejected:
             return None
-        self._rejected = ""
+        self._rejected = self.rejection = ""
         for model in loaded:
             if model.version == version:
                 return model
@@ -182,16 +206,16 @@ class BundleLoader:
         self._future = None
         return future.result()
 
-    def reject(self, name: str, reason: str) -> None:
+    def reject(self, name: str, reason: str, consequence: str = "") -> None:
         """Count and log a rejection, once for each name."""
         if name != self._rejected:
-            self._rejected = name
+            self._rejected, self.rejection = name, reason
             metrics.BUNDLES_REFUSED.inc()
-            log.error("%s", reason)
+            log.error("%s%s", reason, consequence)
 
     def clear_rejection(self) -> None:
         """Load whatever the pointer names next; called while there is no pointer."""
-        self._rejected = ""
+        self._rejected = self.rejection = ""
 
 
 def announce_trial(trial_model: TrialModel | None) -> None:

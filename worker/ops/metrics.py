@@ -55,6 +55,9 @@ FIELDS_DOUBTFUL: Final = counter(
     "field",
     "found",
 )
+MOST_SHARED_ID_USERS: Final = gauge(
+    "most_shared_id_users", "Users of the device, address or card that most of the latest users share.", "kind", "id"
+)
 REJOINS: Final = counter(
     "rejoins_total", "Times that this member joined its group again with a new client, fenced or without a broker."
 )

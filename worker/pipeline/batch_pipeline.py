@@ -35,6 +35,7 @@ from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
 from worker.records.intake import make_event_readers
 from worker.records.lanes import Lane
+from worker.records.shared_ids import SharedIds
 from worker.scoring.results import BatchResults
 from worker.scoring.scorer import Scorer
 from worker.state.resources import Stores
@@ -77,7 +78,7 @@ class BatchPipeline:
         self._record_reader = open_record_reader(settings, self._readers, retry.call)
         self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kind_of=scorer.kind_of)
-        self._history_check = HistoryCheck()
+        self._history_check, self.shared_ids = HistoryCheck(), SharedIds()
         self._unstarted: set[TopicPartition] = set()  # assigned since the last step
         self._breaker = DeadLetterBreaker(
             share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
@@ -193,7 +194,7 @@ class BatchPipeline:
 
     def _decode(self, records: Sequence[Record]) -> Batch:
         lane = self._lane
-        return decode_records(
+        batch = decode_records(
             records,
             self._record_reader.kinds,
             self._offsets.sources,
@@ -203,6 +204,8 @@ class BatchPipeline:
             readers=self._readers,
             record_reader=self._record_reader,
         )
+        self.shared_ids.add(batch.arrivals)
+        return batch
 
     def _forget_unanswered(self, partitions: Iterable[TopicPartition]) -> None:
         """Let the scorer forget what it has seen of these partitions and not published: it will be read again."""

@@ -21,6 +21,7 @@ from worker.probes.lag import PartitionLag
 from worker.probes.progress import Progress
 
 FROZEN_AFTER_S: Final = 5.0
+RECOVERY_S: Final = 15.0  # after the last of several recoveries the state is taken for kept
 WRITING_STEPS: Final = (Step.SEND, Step.PUBLISH, Step.COMMIT)
 
 
@@ -50,6 +51,7 @@ class Diagnosis:
         self._unfit_since_s: float | None = None
         # For each partition: since when it stands, and how often the worker had recovered its state by then.
         self._recoveries: dict[TopicPartition, tuple[float, int]] = {}
+        self._latest_recovery = (0, 0.0)  # their number, and when it was seen to change
 
     def find_process_blocks(self, view: KafkaView, now_s: float) -> Iterator[Block]:
         """What concerns the worker as a whole."""
@@ -74,13 +76,16 @@ class Diagnosis:
     ) -> Iterator[Block]:
         """Each partition that lags, with the reason why it stands if it does."""
         recoveries = self._progress.latest.recoveries if self._progress.latest else 0
+        if recoveries != self._latest_recovery[0]:
+            self._latest_recovery = recoveries, now_s
+        goes_on = now_s - self._latest_recovery[1] < RECOVERY_S
         for partition, lag in partitions.items():
             since_s, recoveries_before = self._recoveries.get(partition, (-1.0, 0))
             if since_s != lag.since_s:
                 self._recoveries[partition] = lag.since_s, recoveries
                 recoveries_before = recoveries
             if lag.records:
-                reason, text = self._classify(partition, lag, view, recoveries - recoveries_before)
+                reason, text = self._classify(partition, lag, view, recoveries - recoveries_before if goes_on else 0)
                 stands_s = now_s - lag.since_s
                 place = f"{partition.log_text()} stands at {lag.position} of {lag.end} for {stands_s:.0f} s."
                 yield Block(reason, lag.since_s, f"{place} {text}")

@@ -20,7 +20,8 @@ from worker.redis.wire import Commands, Wire, open_wire, pack_commands, pack_hge
 
 # These pass, or an operator repairs them while the worker waits: see docs/keys.md. redis-py has no class for the errors
 # that begin with these words.
-TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOMASTERLINK", "NOREPLICAS", "UNKILLABLE")
+UNAUTHENTICATED = "Protocol error: unauthenticated"  # of a command too long for one who has not given the password
+TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOMASTERLINK", "NOREPLICAS", "UNKILLABLE", UNAUTHENTICATED)
 TRANSIENT_ERRORS = (
     redis.ConnectionError,
     redis.TimeoutError,
@@ -185,8 +186,8 @@ class RedisClient:
     def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except (*TRANSIENT_ERRORS, OSError, BrokenReply) as error:
-            # A reset while reading comes from the socket as an OSError.
+        except (*TRANSIENT_ERRORS, OSError, BrokenReply, redis.exceptions.InvalidResponse) as error:
+            # A reset while reading comes from the socket as an OSError; what is no Redis answers in another protocol.
             raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
         except redis.exceptions.NoPermissionError as error:
             raise PermissionDenied(f"Redis {self.name} should permit a connection. Found: {error}") from error

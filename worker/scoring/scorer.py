@@ -127,6 +127,11 @@ class LaneHandlers:
         refreshed = (self.refreshed_kind,) if self.refreshed_kind else ()
         return (*(handling.kind for handling in self.events), *refreshed)
 
+    @property
+    def needed_graphs(self) -> tuple[str, ...]:
+        """The graphs of what every event of a type gets; not every shop has events that some of a type get."""
+        return tuple(handling.graph.name for handling in self.events if handling.accepts is None)
+
 
 class LaneScorer:
     """The scorer composed of a lane's handlers."""

@@ -47,6 +47,12 @@ def test_a_mistake_is_told_with_line_table_and_nearest_name(tmp_path: Path, line
     assert any(re.search(words, error) for error in errors), errors
 
 
+def test_a_table_of_another_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    assert read_errors(tmp_path / "features.toml", GOOD + GOOD.replace("features", "feature")) == [
+        "features.toml should declare features as [[features]] tables. Found `feature`; the nearest is `features`."
+    ]
+
+
 def test_all_wrong_tables_are_told_at_once(tmp_path: Path) -> None:
     errors = read_errors(tmp_path / "features.toml", GOOD.replace("event.", "evnt.") + GOOD.replace("event.", "itm."))
     assert len(errors) == 3  # two sources, and a name that is there twice

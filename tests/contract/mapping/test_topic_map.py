@@ -270,3 +270,18 @@ def test_a_value_that_a_table_lacks_stays_as_it_is() -> None:
     fields = {**CLICK_FIELDS, "surface": {"path": "page", "table": {"pdp": "product"}}}
     pages = ("pdp", "home")
     assert [read(open_map(fields, "clicks"), {"page": page})[1]["surface"] for page in pages] == ["product", "home"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'\xef\xbb\xbf{"id": "c1", "ms": 5, "user": "u1", "sku": "A"}',
+        b'{"id": "c1", "ms": 5, "user": "u1", "sku": "A", "x": 1e400}',
+        b'{"id": "c1", "ms": 5, "user": "u1", "sku": "A", "x": "\\ud83d"}',
+    ],
+)
+def test_a_record_that_is_almost_json_is_mapped_as_records_of_ours_are_read(record: bytes) -> None:
+    assert open_map(CLICK_FIELDS, "clicks").read(record, None, ()) == (
+        "clicks",
+        {"event_id": "c1", "ts_ms": 5, "user_id": "u1", "item_id": "A"},
+    )

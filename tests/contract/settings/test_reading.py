@@ -82,6 +82,37 @@ def test_a_prefix_names_every_topic_that_has_no_name_of_its_own(write: Write, mo
     assert all(name.startswith("north.") for name in names.values())
 
 
+@pytest.mark.parametrize("name", ["", "shop/orders", "shop orders", "bestellungen-\u00fc", ".", "x" * 250])
+def test_a_name_that_no_topic_can_have_is_refused(name: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("")
+    monkeypatch.setenv("SHOPSTREAM_TOPICS__ORDERS", name)
+    (error,) = read_errors()
+    assert error.startswith("`topics.orders` should be the name of a topic: 1 to 249 letters")
+
+
+def test_a_prefix_that_no_topic_can_have_is_refused_once(write: Write) -> None:
+    write('topics.prefix = "north/"')
+    assert read_errors() == [
+        "`topics.prefix` should be how names of topics begin: letters, digits, dots, `_` and `-`. Found 'north/'."
+    ]
+
+
+def test_a_prefix_of_keys_that_scatters_them_over_a_cluster_is_refused(write: Write) -> None:
+    write('redis.prefix = "{north}:"')
+    assert read_errors() == [
+        "`redis.prefix` should have no braces, which decide where a Redis Cluster keeps a key. Found '{north}:'."
+    ]
+
+
+def test_a_wrong_choice_is_refused_with_the_nearest(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("[thresholds.fraud]\nreveiw = 0.08")
+    monkeypatch.setenv("SHOPSTREAM_WORKER__ON_LOST_LOG", "stopp")
+    assert read_errors() == [
+        "`worker.on_lost_log` should be 'stop' or 'accept'. Found 'stopp'; the nearest is `stop`.",
+        "`thresholds.fraud.reveiw` should be 'review' or 'decline'. Found 'reveiw'; the nearest is `review`.",
+    ]
+
+
 def test_relative_paths_are_relative_to_the_file(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given a file that another folder's process names
     write("bundles = 'models'\n[feedback]\nstore = 'rows'\n")
@@ -224,7 +255,7 @@ def test_wrong_values_of_all_sections_are_reported_at_once(write: Write) -> None
         ("model.hidden = 0", "`model.hidden` should be greater than or equal to 1. Found 0."),
         ("training.jump = 1", "`training.jump` should be greater than 1. Found 1."),
         ("watch.http_port = 70000", "`watch.http_port` should be less than or equal to 65535. Found 70000."),
-        ("training.device = 'tpu'", "`training.device` should be 'cpu' or 'cuda'. Found 'tpu'."),
+        ("training.device = 'tpu'", "`training.device` should be 'cpu' or 'cuda'. Found 'tpu'; the nearest is `cpu`."),
         ("watch.pause = 1", "`watch.pause` should be one of the settings http_port, pause_s, portion, "),
         ("rules = [{above = 1}]", "`rules.0.feature` should be given. Found {'above': 1}."),
         (
@@ -365,7 +396,8 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(
         "`feedback.rows_max` should be greater than 0. Found 0.",
         "`log.level` should be 'debug', 'info', 'warning' or 'error'. Found 'loud'.",
         "`rules.0.action` should be 'review' or 'decline'. Found 'approve'.",
-        "`tasks.0.kind` of task `fraud` should be 'binary', 'graded', 'multiclass' or 'regression'. Found 'binry'.",
+        "`tasks.0.kind` of task `fraud` should be 'binary', 'graded', 'multiclass' or 'regression'. Found 'binry'; the "
+        "nearest is `binary`.",
         f"`tasks.0.groups` of task `fraud` should be groups among {', '.join(GROUPS)}. Found ['user', 'moon'].",
         "`tasks.0.through` of task `fraud` should be a declared task. Found 'look'.",
         "`tasks.0.weight` of task `fraud` should be greater than or equal to 0. Found -1.",

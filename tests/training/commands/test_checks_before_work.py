@@ -40,6 +40,29 @@ def test_fit_refuses_files_that_it_cannot_read_before_it_asks_for_erasures(
     assert not reads.called
 
 
+@pytest.mark.parametrize("command", ["evaluate", "describe", "affinity", "search"])
+def test_a_file_that_cannot_be_read_is_said_before_kafka_is_asked(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch("training.erasure.arguments.fetch_erasures") as asks:
+        assert main([command, str(tmp_path / "none.parquet"), "--out", str(tmp_path / "out")]) == 1
+    assert "none.parquet should be Parquet" in capsys.readouterr().err
+    assert not asks.called
+
+
+def test_replay_refuses_files_and_places_before_it_asks_for_erasures(
+    blocked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch("training.erasure.arguments.fetch_erasures") as asks:
+        assert main(["replay", str(tmp_path / "none"), "--out", str(tmp_path / "examples.parquet")]) == 1
+        assert main(["replay", __file__, "--out", str(blocked / "examples.parquet")]) == 2
+        assert main(["describe", __file__, "--out", str(tmp_path), "--write", str(blocked / "features.toml")]) == 2
+    printed = capsys.readouterr().err
+    assert "none should be a history or a file of events" in printed
+    assert printed.count(REFUSED) == 2
+    assert not asks.called
+
+
 @pytest.mark.parametrize("words", [["rollback"], ["serve", "v1"], ["trial", "v1"], ["trial", "--end"]])
 def test_export_refuses_a_folder_that_it_cannot_write(
     words: list[str], blocked: Path, capsys: pytest.CaptureFixture[str]

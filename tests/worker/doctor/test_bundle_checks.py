@@ -10,14 +10,12 @@ from contract.settings.reading import Settings
 from contract.tasks import Task
 from testkit.environment.tiny_bundle import make_manifest, publish_tiny
 from tests.worker.events import FEATURES
-from worker.doctor.bundle_checks import check_bundle, find_unanswered, find_unknown_thresholds
+from worker.doctor.bundle_checks import check_bundle, find_missing_graphs, find_unknown_thresholds
 from worker.doctor.finding import Finding, Severity
 
 
 def check(folder: Path, features: FeatureSet = FEATURES) -> list[Finding]:
-    return list(
-        check_bundle(Settings().model_copy(update={"bundles": folder, "tasks": (), "thresholds": {}}), features)
-    )
+    return list(check_bundle(Settings().model_copy(update={"bundles": folder}), features))
 
 
 def test_a_folder_that_does_not_exist_or_has_no_bundle_is_found_with_its_path(tmp_path: Path) -> None:
@@ -32,6 +30,31 @@ def test_a_bundle_that_serves_is_approved(tmp_path: Path) -> None:
     publish_tiny(tmp_path, "v1")
     (finding,) = check(tmp_path)
     assert (finding.severity, finding.subject) == (Severity.OK, "bundle v1")
+
+
+def test_a_bundle_in_an_object_store_is_looked_at_there(tmp_path: Path) -> None:
+    # given a store that has one, while the folder has none
+    url = f"local://{tmp_path / 'store'}"
+    settings = Settings().model_copy(update={"bundles": tmp_path / "none", "bundle_store": url})
+    (missing,) = check_bundle(settings, FEATURES)
+    publish_tiny(tmp_path / "store", "v1")
+    (verdict,) = check_bundle(settings, FEATURES)
+    # then
+    assert (missing.severity, missing.subject) == (Severity.WARNING, f"bundles {url}")
+    assert (verdict.severity, verdict.subject) == (Severity.OK, "bundle v1")
+
+
+def test_a_store_without_a_client_is_an_error() -> None:
+    settings = Settings().model_copy(update={"bundle_store": "s4://shop/bundles"})
+    (finding,) = check_bundle(settings, FEATURES)
+    assert (finding.severity, finding.subject) == (Severity.ERROR, "bundles s4://shop/bundles")
+
+
+def test_a_lane_that_the_bundle_has_no_graph_for_is_found() -> None:
+    bundle = Bundle(make_manifest("v1"), {"decide.onnx": b""})
+    (finding,) = find_missing_graphs(bundle)
+    assert (finding.severity, finding.subject) == (Severity.WARNING, "bundle v1 lane browsing")
+    assert "the graph recommend" in finding.text
 
 
 def test_a_bundle_with_a_changed_file_is_an_error(tmp_path: Path) -> None:
@@ -55,14 +78,3 @@ def test_a_threshold_for_a_task_that_the_bundle_lacks_is_found_with_the_nearest(
     thresholds = {"fruad": {"review": 0.5}, "fraud": {"review": 0.5}}
     (text,) = find_unknown_thresholds(Settings().model_copy(update={"thresholds": thresholds, "tasks": ()}), bundle)
     assert text == "`thresholds.fruad` should be of a task of the bundle: fraud. Found none; the nearest is `fraud`."
-
-
-def test_a_bundle_without_a_declared_task_that_workers_answer_is_found() -> None:
-    click = Task(name="click", kind="binary", groups=("user",), graph="recommend")
-    purchase = Task(name="purchase", kind="binary", groups=("user",), graph="recommend")
-    fraud = Task(name="fraud", kind="binary", groups=("user",), graph="decide")
-    bundle = Bundle(msgspec.structs.replace(make_manifest("v1"), tasks=(fraud,)), {})
-    settings = Settings().model_copy(update={"tasks": (click, purchase, fraud)})
-    (text,) = find_unanswered(settings, bundle)
-    assert text.startswith("The bundle should have the task `click`. Found fraud: lists have candidates in their order")
-    assert not list(find_unanswered(settings.model_copy(update={"tasks": (fraud,)}), bundle))

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from contract.settings.servers import RegistrySettings
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
+from worker.doctor.examination import check_registry
+from worker.doctor.finding import Severity
 from worker.doctor.redis_checks import check_info, check_memory
 from worker.kafka.topic_owner import TopicOwnership
 
@@ -45,8 +48,12 @@ def test_the_topics_that_the_worker_creates_pass(environment: RunEnvironment) ->
     status, findings = run_doctor(environment)
     left = {finding["subject"].split()[0] for finding in findings if finding["severity"] != "ok"}
     approved = {finding["subject"] for finding in findings if finding["severity"] == "ok"}
-    assert (status, left) == (0, {"redis", "bundles", "catalogue", "lane"})
+    assert (status, left) == (0, {"redis", "bundles", "catalogue", "lane", "joiner"})
     assert approved >= {*environment.topics.names_by_kind().values(), "rights on topics", "clock", "features"}
+    # and versions, policy and memory are told
+    texts = {finding["subject"]: finding["text"] for finding in findings if finding["subject"].endswith(" server")}
+    assert len(texts) == 1
+    assert all(word in next(iter(texts.values())) for word in ("noeviction", "MiB", "alone", "master"))
 
 
 def test_a_topic_that_another_shop_writes_is_an_error_of_the_doctor_and_of_a_worker(
@@ -95,6 +102,14 @@ def test_servers_that_do_not_answer_are_errors_and_no_traceback(environment: Run
     severities = [finding["severity"] for finding in json.loads(done.stdout)]
     assert severities == ["error", "error", "warning", "ok"]  # Kafka, Redis, no bundles, features
     assert "Traceback" not in done.stderr
+    assert "Found none at 127.0.0.1:9 (" in json.loads(done.stdout)[0]["text"]
+
+
+def test_a_registry_that_does_not_answer_is_an_error_and_without_one_nothing_is_said() -> None:
+    assert not list(check_registry(RegistrySettings()))
+    (finding,) = check_registry(RegistrySettings(url="http://127.0.0.1:9"))
+    assert (finding.severity, finding.subject) == (Severity.ERROR, "registry http://127.0.0.1:9")
+    assert finding.command == "curl http://127.0.0.1:9/subjects"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from transport.records import TopicPartition
 from worker.doctor.finding import Severity
+from worker.doctor.kafka_examination import find_reader
 from worker.doctor.log_checks import DAY_MS, check_catalogue, check_clock, check_lag
 
 PRODUCTS, ORDERS = TopicPartition("shop.products", 0), TopicPartition("shop.orders", 0)
@@ -36,9 +37,16 @@ def test_a_catalogue_that_is_empty_or_old_is_found(end: int, latest_ms: int | No
 def test_a_lane_that_lags_is_found(
     commits: dict[TopicPartition, int], ages_s: dict[TopicPartition, float], severity: Severity, words: str
 ) -> None:
-    (finding,) = check_lag("orders", "shopstream-orders", commits, {ORDERS: 10}, ages_s)
+    (finding,) = check_lag(find_reader("orders"), "shopstream-orders", commits, {ORDERS: 10}, ages_s)
     assert finding.severity == severity
     assert words in finding.text
+    assert finding.subject == "lane orders"
+    assert not finding.command or finding.command == "python -m worker score --lane orders"
+
+
+def test_a_joiner_that_has_not_run_is_found_with_its_command() -> None:
+    (finding,) = check_lag(find_reader("feedback"), "shopstream-feedback", {}, {ORDERS: 10}, {})
+    assert (finding.subject, finding.command) == ("joiner", "python -m worker feedback")
 
 
 @pytest.mark.parametrize(("ahead_ms", "severity"), [(60_000, Severity.WARNING), (-60_000, Severity.OK)])

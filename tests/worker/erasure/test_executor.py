@@ -99,7 +99,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
 
         # when one user is erased, another up to the middle of their orders, and there are odd records
         first = environment.send_erasure("u1", order_ms(99), "g1")
-        for user, number, name in (("u3", 22, "g3"), ("u3", 22, "g3"), ("u3", 2, "g3-earlier"), ("unknown", 99, "g0")):
+        for user, number, name in (("u3", 22, "g3"), ("u3", 22, "g3"), ("u3", 2, "g3-earlier"), ("stranger", 99, "g0")):
             environment.send_erasure(user, order_ms(number), name)
         environment.send("erasures", [("u2", None), ("u4", b"not JSON")])  # type: ignore[list-item]
         process_all(worker, environment)

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 import pytest
 from confluent_kafka import Consumer
 
+from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerThread
+from transport.group_offsets import fetch_commits
 from transport.records import TopicPartition
 from worker.kafka import consumer as consumer_module
 from worker.kafka import instance_name
@@ -144,6 +147,51 @@ def test_a_worker_that_is_fenced_in_any_step_decides_each_order_once(
     # then
     assert Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
     assert stage.find_differences("orders") == []
+
+
+@pytest.mark.parametrize("step", ["read", "publish", "commit", "merge"])
+def test_a_worker_whose_client_joined_again_without_a_word_decides_each_order_once(
+    apache_stage: WorkerEnvironment, seed: int, step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a member that has another id now than when it was assigned its partitions
+    stage = apache_stage
+    sent = stage.send_orders(seed, 30)
+    workers = list[InProcessWorker]()
+
+    def change_member() -> None:
+        workers[0].consumer._member_id._assigned = "former"
+
+    # when
+    with InProcessWorker(stage, step_events=[StepEvent(step, 2, change_member)]) as worker:
+        workers.append(worker)
+        worker.process_all(stage.end_offsets("orders"))
+        sent |= stage.send_orders(seed, 20, first=30)
+        worker.process_all(stage.end_offsets("orders"))
+    # then
+    assert "the group has removed since" in caplog.text
+    assert Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
+    assert stage.find_differences("orders") == []
+
+
+def test_offsets_are_not_set_back_by_a_member_that_kept_the_partitions_of_a_former_one(
+    broker: KafkaBroker, topic: str
+) -> None:
+    # given a member with partitions that another one has read on since
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, group_prefix=topic)
+    consumer = GroupConsumer(kafka=kafka, group=topic, instance="0")
+    consumer.subscribe([topic], FromCommitted())
+    wait_until(lambda: consumer.poll(10, 20) or len(consumer.assignment) == 4)
+    consumer.commit({TopicPartition(topic, 0): 7})
+    # when
+    consumer._member_id._assigned = "former"
+    # then it commits nothing, and has no partition until it has joined with a new client
+    with pytest.raises(Unavailable, match="member that read the records"):
+        consumer.commit({TopicPartition(topic, 0): 3})
+    assert not consumer.assignment
+    assert fetch_commits(kafka, topic, [TopicPartition(topic, 0)])[TopicPartition(topic, 0)][0] == 7
+    wait_until(lambda: consumer.poll(10, 20) or len(consumer.assignment) == 4)
+    consumer.commit({TopicPartition(topic, 0): 9})
+    consumer.close()
 
 
 @pytest.fixture

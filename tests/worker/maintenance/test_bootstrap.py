@@ -21,6 +21,7 @@ from training.history.decoding import DocumentDecoder
 from training.history.inputs import parse_inputs
 from training.history.normalisation import write_history
 from transport.log_reader import LogReader
+from transport.record_reader import RecordReader
 from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.bootstrap import Bootstrap
 from worker.maintenance.comparison import Unchecked
@@ -63,7 +64,7 @@ def run_bootstrap(stage: WorkerEnvironment, history: Path, **more: Any) -> tuple
             admin=KafkaAdmin(kafka=stage.settings.kafka),
             client=stage.redis,
             prefix=stage.prefix,
-            topics=stage.topics,
+            record_reader=RecordReader(stage.settings.event_topics()),
             retry=Retry(threading.Event(), wait_max_s=0.1),
             **more,
         )

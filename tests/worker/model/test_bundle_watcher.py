@@ -37,6 +37,7 @@ from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import TrialModel
 from worker.model.onnx_model import Model
 from worker.ops import metrics
+from worker.scoring.handlers import HANDLERS
 
 Files = dict[str, bytes]
 
@@ -329,3 +330,47 @@ def test_a_worker_without_a_bundle_says_at_once_and_each_minute_where_it_looks(
         assert not [record for record in caplog.records if "should have a current bundle" in record.getMessage()]
     finally:
         watcher.close()
+
+
+def test_a_rejected_bundle_is_named_each_minute_while_no_model_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    now_s = [100.0]
+    publish_tiny(tmp_path, "v1")
+    (tmp_path / "v1" / "golden.npz").write_bytes(b"")
+    watcher = BundleWatcher(folder=tmp_path, features=FEATURES, clock_s=lambda: now_s[0])
+    try:
+        # when
+        for second in range(0, 121, 10):
+            now_s[0] = 100.0 + second
+            watcher.poll(wait=True)
+        # then
+        texts = [record.getMessage() for record in caplog.records if "marked `degraded`" in record.getMessage()]
+        assert len(texts) == 3
+        assert all("Bundle v1 was rejected" in text for text in texts)
+    finally:
+        watcher.close()
+
+
+def test_a_bundle_without_the_graph_of_the_lane_is_named_each_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a bundle for orders alone, in both lanes
+    paired = ("items.onnx", "recommend.onnx", "search.onnx")
+    files = {name: content for name, content in tiny_files().items() if name not in paired}
+    publish(tmp_path, make_manifest("v1"), files)
+    now_s = [100.0]
+    for graphs, reminders in ((HANDLERS["orders"].needed_graphs, 0), (HANDLERS["browsing"].needed_graphs, 2)):
+        caplog.clear()
+        watcher = BundleWatcher(folder=tmp_path, features=FEATURES, graphs=graphs, clock_s=lambda: now_s[0])
+        try:
+            # when
+            for _ in range(2):
+                watcher.poll(wait=True)
+                now_s[0] += 61
+            # then
+            texts = [record.getMessage() for record in caplog.records if "degraded" in record.getMessage()]
+            assert ["the graph recommend" in text for text in texts] == [True] * reminders
+        finally:
+            watcher.close()

@@ -10,7 +10,7 @@ from transport.records import TopicPartition
 from worker.ops.retry import WAITS, Wait
 from worker.ops.steps import Step
 from worker.probes.blocks import Block, Reason
-from worker.probes.diagnosis import Diagnosis, WatchedWorker
+from worker.probes.diagnosis import RECOVERY_S, Diagnosis, WatchedWorker
 from worker.probes.kafka_observer import KafkaView
 from worker.probes.lag import PartitionLag
 from worker.probes.progress import Progress
@@ -122,6 +122,11 @@ def test_repeated_recoveries_without_advance_are_lost_state(case: Case) -> None:
     assert case.find().reason == Reason.UNREAD
     # when the worker recovers again and again
     case.progress.publish({ORDERS: 5}, {ORDERS: 9}, recoveries=3)
+    assert case.find().reason == Reason.LOST_STATE
+    # when that was a while ago, and the client returns no record
+    case.now_s += RECOVERY_S
+    assert case.find().reason == Reason.UNREAD
+    case.progress.publish({ORDERS: 5}, {ORDERS: 9}, recoveries=4)
     assert case.find().reason == Reason.LOST_STATE
     # when the partition has advanced
     case.lag[ORDERS].since_s = case.now_s - 1

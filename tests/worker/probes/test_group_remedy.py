@@ -101,8 +101,7 @@ def member(apache_kafka: ApacheKafka, topic_prefix: str) -> Iterator[WatchedMemb
 
 
 def test_a_partition_that_the_client_does_not_return_shows_in_the_lag(member: WatchedMember) -> None:
-    wait_until(member.find_blocked)
-    assert "unread: " in (member.watchdog.find_unready() or "")
+    wait_until(lambda: "unread: " in (member.find_blocked() or ""))
     (partition,) = member.positions
     assert metrics.LAG_RECORDS.labels(partition.topic, "0")._value.get() == 2
 

@@ -62,7 +62,7 @@ def test_lists_are_valid_and_not_empty_while_popular_items_exist(seed: int) -> N
             change_products(rng, lane, items)
             lane.run_periodic()
             bought = rng.sample(items, rng.randrange(min(4, len(items))))
-            records = [make_click_record(f"c{step}", rng.choice([*items, "unknown"]), "u", step)]
+            records = [make_click_record(f"c{step}", rng.choice([*items, "nowhere"]), "u", step)]
             records += [make_record(make_order(f"o{step}", *bought, user="u"), step)] if bought else []
             new_lists = read_messages(lane.answer(*records), Recommendations)
             popular = set(lane.catalogue.item_ids(lane.refresher.popularity.top)) - set(bought)

@@ -1,6 +1,7 @@
 """The Redis client sorts the errors of servers by what the caller does next. Each test has its own server."""
 
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -211,6 +212,8 @@ def test_a_wrong_password_is_unavailable_and_never_logged(
     operator("CONFIG", "SET", "requirepass", "secret")
     client = RedisClient(url=server.url.replace("//", f"//{credentials}"), timeout_s=TIMEOUT_S)
     # when
+    with pytest.raises(Unavailable):
+        client.pipeline([("MGET", *(f"key{number}" for number in range(50)))])  # which gets another error
     with pytest.raises(Unavailable) as raised:
         client.pipeline([("GET", "key")])
     # then
@@ -347,3 +350,23 @@ def test_a_connection_that_a_server_refuses_is_sorted_by_its_reason(
         client.pipeline([("PING",)])
     with pytest.raises(expected):
         client.read_hashes(["key"])
+
+
+def test_a_server_that_is_no_redis_is_unavailable() -> None:
+    # given a server of another protocol
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4_096)
+                connection.sendall(b"<html>")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        client = RedisClient(url=f"redis://127.0.0.1:{server.getsockname()[1]}/0", timeout_s=5)
+        # then
+        with pytest.raises(Unavailable, match=r"127\.0\.0\.1:\d+/0 should answer. Found: Protocol error"):
+            client.pipeline([("PING",)])
+        thread.join()
+        client.close()
