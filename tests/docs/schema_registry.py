@@ -26,8 +26,11 @@ class SchemaHandler(BaseHTTPRequestHandler):
         self._reply(200, {"id": schemas.index(body["schema"]) + 1, "version": 1, "schema": body["schema"]})
 
     def do_GET(self) -> None:
-        schema_id = self.path.partition("?")[0].removeprefix("/schemas/ids/")
-        if schema_id.isdecimal() and int(schema_id) <= len(self.server.schemas):
+        path = self.path.partition("?")[0]
+        schema_id = path.removeprefix("/schemas/ids/")
+        if path == "/subjects":
+            self._reply(200, [])
+        elif schema_id.isdecimal() and int(schema_id) <= len(self.server.schemas):
             self._reply(200, {"schema": self.server.schemas[int(schema_id) - 1]})
         else:
             self._reply(404, NOT_FOUND)
