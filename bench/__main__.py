@@ -49,6 +49,10 @@ BENCHES: Final = {
         "guarantees.chaos",
         "seeded mixtures of fifty kinds of faults while events flow: after each round every promise is audited",
     ),
+    "poison": Bench(
+        "guarantees.poison.command",
+        "odd records of every kind and a million mutated ones: each is answered or a dead letter, and no process ends",
+    ),
     "join-scale": Bench(
         "performance.join_scale",
         "one, two and four joiners: cost per record; waiting rows: bytes in memory and on disk, time of a restart",

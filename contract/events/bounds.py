@@ -1,14 +1,31 @@
-"""The bounds of a field's type, checked on single values of that type, for which msgspec is slow."""
+"""Bounds that msgspec does not check: of a field's type on single values, for which it is slow, and of nesting."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from msgspec import inspect
 
+from contract.errors import BadEvent
 from contract.events.values import Unreadable
 
 Check = Callable[[Any], Any]
+LEVELS_MAX: Final = 500  # half of what Python reads from an empty stack: a record is then the same for every reader
+STEPS: Final = np.zeros(256, np.int8)  # by byte: one level down or up
+STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
+
+
+def check_depth(value: bytes) -> None:
+    """Raise `BadEvent` for JSON that is nested deeper than `LEVELS_MAX`; shorter records cannot be."""
+    if len(value) <= 2 * LEVELS_MAX or value.count(b"[") + value.count(b"{") <= LEVELS_MAX:
+        return
+    unescaped = value.replace(b"\\\\", b"").replace(b'\\"', b"")  # each quote that is left opens or closes a text
+    marks = np.frombuffer(unescaped, np.uint8)
+    is_outside = (np.cumsum(marks == ord('"'), dtype=np.int32) & 1) == 0
+    levels = int(np.cumsum(STEPS[marks] * is_outside, dtype=np.int32).max(initial=0))
+    if levels > LEVELS_MAX:
+        raise BadEvent("too_deep", f"A record should be nested at most {LEVELS_MAX} levels deep. Found {levels}.")
 
 
 def make_check(annotation: Any) -> Check:

@@ -29,7 +29,7 @@ REASONS: Final = {
     "too_large": "the record is over 256 KiB",
     "not_utf8": "the bytes are not UTF-8",
     "not_json": "the text is not one JSON document (NaN and Infinity are not JSON)",
-    "too_deep": "the document is nested too deeply to be read",
+    "too_deep": "the document is nested deeper than 500 levels",
     "bad_schema": "the record is not data of its schema in the registry, or the registry lacks the schema",
     "missing_field": "a required field is absent",
     "wrong_type": "a field has another type than agreed",

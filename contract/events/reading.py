@@ -12,6 +12,7 @@ from typing import Final, NoReturn, TypeAlias
 import msgspec
 
 from contract.errors import BadEvent
+from contract.events.bounds import check_depth
 from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
 from contract.events.mending import mend
@@ -62,6 +63,7 @@ class EventReader:
         try:
             if not value.isascii():
                 value.decode()  # msgspec does not validate strings of fields that it skips
+            check_depth(value)
             if self._is_typed:
                 event = self._decode(value)
                 if self._is_plain(event):
@@ -75,7 +77,7 @@ class EventReader:
         return self._document_reader.read(decode_document(value))
 
     def read_document(self, document: object) -> Event:
-        """The event of a document that is already decoded, with finite numbers; raises `BadEvent`."""
+        """The event of a document that is already decoded; raises `BadEvent`."""
         if self._is_typed:
             try:
                 event = msgspec.convert(document, self._struct)
@@ -91,6 +93,7 @@ class EventReader:
 
 def decode_document(value: bytes) -> object:
     """The plain document of a record; raises `BadEvent`."""
+    check_depth(value)
     try:
         return msgspec.json.decode(value)
     except msgspec.ValidationError:

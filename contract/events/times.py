@@ -5,7 +5,7 @@ from decimal import Decimal
 from math import floor
 from typing import Final
 
-from contract.events.values import Unreadable, read_integer, read_number
+from contract.events.values import INTEGER_MAX, Unreadable, read_integer, read_number
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 PER_MS: Final = {"ms": 1, "us": 1_000, "ns": 1_000_000}
@@ -26,14 +26,16 @@ def read_time(value: object, unit: str) -> int:
     if isinstance(value, str) and is_iso(value):
         return parse_iso(value, needs_zone=unit != "iso")
     if unit == "s":
-        return round(read_number(value) * 1_000)  # with a fraction, as `time.time()` gives it
-    return read_whole_part(value) // PER_MS.get(unit, 1)
+        # With a fraction, as `time.time()` gives it; finite, whatever it is multiplied with.
+        return round(min(max(read_number(value), -INTEGER_MAX), INTEGER_MAX) * 1_000)
+    number = read_whole_part(value)
+    return number if abs(number) >= INTEGER_MAX else number // PER_MS.get(unit, 1)  # stands for all numbers beyond
 
 
 def read_whole_part(value: object) -> int:
     """A number without its fraction, which clocks of a high resolution give; raises `Unreadable`."""
     number = read_number(value) if isinstance(value, float | str | Decimal) else 0.0
-    return read_integer(value) if number.is_integer() else floor(number)
+    return read_integer(value) if number.is_integer() or abs(number) >= INTEGER_MAX else floor(number)
 
 
 def is_iso(text: str) -> bool:

@@ -54,7 +54,7 @@ def read_number(value: object) -> float:
         case float():
             number = value
         case str() if len(value) <= DIGITS_MAX and DECIMAL.fullmatch(value.strip()):
-            number = float(value)
+            number = float(value.strip())  # which strips more than `float` does
         case _:
             raise Unreadable(f"Expected `float`, got `{name_type(value)}`")
     if not math.isfinite(number):
@@ -74,7 +74,7 @@ def read_integer(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) <= INTEGER_MAX else INTEGER_MAX
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) <= DIGITS_MAX:
-        return min(int(value), INTEGER_MAX)
+        return min(int(value.strip()), INTEGER_MAX)
     number = read_number(value)
     if not number.is_integer():
         raise Unreadable("Expected `int`, got `float`")

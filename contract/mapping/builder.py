@@ -7,8 +7,8 @@ names and constants reach the text, by `repr`; all else is bound by a name.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
+from contract.errors import BadEvent
+from contract.events.reading import decode_document
 from contract.mapping.paths import ABSENT_ERRORS, Getter, Step, compile_path, parse_path, split_each
 from contract.mapping.shapes import Place
 from contract.mapping.values import Convert, compile_table, compile_time, to_major
@@ -271,8 +271,8 @@ def compile_key(key: str | bool) -> Callable[[bytes | None], Any]:
 
     def read(value: bytes | None) -> Any:
         try:
-            return get(msgspec.json.decode(value)) if value else None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return get(decode_document(value)) if value else None
+        except (BadEvent, UnicodeDecodeError):
             return None
 
     return read

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events import RECORD_BYTES_MAX
-from contract.events.reading import decode_document
+from contract.events.reading import decode_document, refuse
 
 FRAMING: Final = b"\0"  # of a schema registry: this byte, then the id of the schema in four
 FRAMING_BYTES: Final = 5
@@ -33,6 +33,11 @@ def parse(value: bytes) -> Any:
         raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
     if is_framed(value):
         raise BadEvent("not_json", describe_framing(value))
+    try:
+        if not value.isascii():
+            value.decode()
+    except UnicodeDecodeError as error:
+        refuse(error)
     return decode_document(value)
 
 
@@ -55,7 +60,7 @@ def open_cloudevent(document: Any, headers: Mapping[str, bytes]) -> Any:
         attributes = {
             name.removeprefix(CE_PREFIX): value.decode(errors="replace")
             for name, value in headers.items()
-            if name.startswith(CE_PREFIX)
+            if name.startswith(CE_PREFIX) and value is not None
         }
         return {**attributes, "data": document}
     if not isinstance(document, dict) or "specversion" not in document:

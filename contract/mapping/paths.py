@@ -140,6 +140,13 @@ def _compile_step(step: Step) -> Getter:
     return find
 
 
-def to_text(value: object) -> str:
-    """A value as the key of a table: `true` and `false` in lower case, as JSON writes them."""
-    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+def to_text(value: object) -> str | None:
+    """A value as the key of a table, `true` and `false` in lower case, as JSON writes them; None for lists and objects.
+
+    Those have no text that a table could have, and may be nested too deeply to be written.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict | list):
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)

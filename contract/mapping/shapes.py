@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from contract.events import RECORD_BYTES_MAX
+from contract.events.bounds import check_depth
 from contract.mapping.paths import Each, Step, parse_path
 from contract.settings.mapping import FieldSource, MapTable
 
@@ -82,7 +83,7 @@ def find_shape(tables: Iterable[MapTable]) -> Place | None:
 
 
 def make_decode(shape: Place) -> Callable[[bytes], Any]:
-    """The function from JSON to a struct of a shape; raises one of `DECODE_ERRORS`."""
+    """The function from JSON to a struct of a shape; raises one of `DECODE_ERRORS`, or `BadEvent`."""
     decode = msgspec.json.Decoder(shape.make_struct()).decode
 
     def decode_within_bounds(value: bytes) -> Any:
@@ -90,6 +91,7 @@ def make_decode(shape: Place) -> Callable[[bytes], Any]:
             raise msgspec.DecodeError("too large")
         if not value.isascii():
             value.decode()  # msgspec does not validate strings of fields that it skips
+        check_depth(value)
         return decode(value)
 
     return decode_within_bounds

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events import DELETABLE_KINDS
+from contract.events.values import name_type
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
@@ -73,7 +74,8 @@ class TopicMap:
         for read_type, built in choices:
             if read_type is not None:
                 their_type = read_type(document, key, named)
-                if (chosen := built.get(to_text(their_type))) is None:
+                type_text = to_text(their_type)
+                if type_text is None or (chosen := built.get(type_text)) is None:
                     continue
                 kind, build = chosen
             else:
@@ -81,7 +83,8 @@ class TopicMap:
             return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
-        raise Skipped(f"The type {to_text(their_type)!r} is in no table of {', '.join(t.name for t in self.tables)}.")
+        shown_type = to_text(their_type) or name_type(their_type)
+        raise Skipped(f"The type {shown_type!r:.80} is in no table of {', '.join(t.name for t in self.tables)}.")
 
     def _describe_types(self) -> str:
         sources = [table.type_source for table in self.tables if table.type_source]

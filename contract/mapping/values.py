@@ -55,10 +55,8 @@ def compile_table(table: Mapping[str, object]) -> Convert:
     has_others, others = OTHERS in table, table.get(OTHERS)
 
     def convert(value: Any) -> Any:
-        try:
-            return table.get(value if type(value) is str else to_text(value), others if has_others else value)
-        except TypeError:
-            return value
+        text = value if type(value) is str else to_text(value)
+        return value if text is None else table.get(text, others if has_others else value)
 
     return convert
 
@@ -68,7 +66,7 @@ def to_major(value: Any, currency: Any) -> Any:
     if isinstance(value, bool):
         return value
     try:
-        decimals = count_decimals(str(currency).strip().upper())
+        decimals = count_decimals(currency.strip().upper() if isinstance(currency, str) else "")
         return float(value) / 10**decimals
     except (TypeError, ValueError, OverflowError):
         return value

@@ -1,7 +1,7 @@
 """Every invalid record has a reason, and every bound is tested from both sides."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pytest
@@ -138,6 +138,29 @@ def test_an_invalid_record_has_its_reason(wrong: str) -> None:
 def test_every_reason_is_tested() -> None:
     tested_elsewhere = {"bad_schema", "bad_time", "cannot_score", "too_large_to_keep"}
     assert {reason for _, _, reason in BAD.values()} == set(REASONS) - tested_elsewhere
+
+
+def call_deep(frames: int, function: Callable[[], Any]) -> Any:
+    """The result of a function that is called below this many further ones."""
+    return function() if frames == 0 else call_deep(frames - 1, function)
+
+
+@pytest.mark.parametrize("frames", [0, 300])
+@pytest.mark.parametrize("opening", ["[", '{"x]":'])
+@pytest.mark.parametrize("field", ["unknown", "attributes"])
+def test_a_record_is_nested_too_deeply_wherever_it_is_read(frames: int, opening: str, field: str) -> None:
+    closing = {"[": "]", "{": "}"}[opening[0]]
+    texts = json.dumps(["\\", '"[[', "]]", '\\"{'] * 1_000)
+
+    def read(levels: int) -> str:
+        nested = '{"y": ' + opening * (levels - 2) + "0" + closing * (levels - 2) + "}"
+        value = encode_event("orders")[:-1] + f', "texts": {texts}, "{field}": {nested}'.encode() + b"}"
+        try:
+            return str(call_deep(frames, lambda: decode("orders", value)).event_id)
+        except BadEvent as error:
+            return error.reason
+
+    assert [read(499), read(500), read(501), read(960)] == ["e1", "e1", "too_deep", "too_deep"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

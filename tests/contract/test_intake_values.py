@@ -21,6 +21,13 @@ def test_whole_floats_are_integers_and_text_may_be_a_number() -> None:
     assert (order.lines[1].unit_price, order.amount, order.ts_ms) == (19.99, 19.99, NOW_MS)
 
 
+@pytest.mark.parametrize("space", [" ", "\n", "\x0b", "\x1c", "\x1f", "\x85", "\u00a0", "\u2003", "\u3000"])
+def test_any_space_around_a_number_is_none_of_it(space: str) -> None:
+    text = f"{space}12{space}"
+    order = Intake("orders").read(lines=[{**LINE, "quantity": text}], amount=text, ts_ms=f"{NOW_MS}{space}")
+    assert (order.lines[0].quantity, order.amount, order.ts_ms) == (12, 12.0, NOW_MS)
+
+
 @pytest.mark.parametrize("amount", ["", "19,99", "1_000", "NaN", "inf", "EUR 5", True, [], "9" * 70, -0.01, "1e400"])
 def test_an_amount_that_says_no_number_is_refused(amount: object) -> None:
     assert Intake("orders").find_reason(amount=amount) in ("wrong_type", "out_of_range")
@@ -73,6 +80,12 @@ def test_times_are_read_by_the_declared_unit(unit: str, ts_ms: object) -> None:
     intake = Intake("orders", times={"orders": unit})
     assert intake.read(ts_ms=ts_ms).ts_ms == NOW_MS
     assert not intake.doubtful
+
+
+@pytest.mark.parametrize("unit", ["ms", "s", "us", "ns", "iso"])
+@pytest.mark.parametrize("ts_ms", [1e308, -1e308, "1e308", "-9" + "0" * 60, 2**63, 10**400])
+def test_a_time_beyond_all_numbers_is_refused_in_every_unit(unit: str, ts_ms: object) -> None:
+    assert Intake("orders", times={"orders": unit}).find_reason(ts_ms=ts_ms) in ("out_of_range", "wrong_type")
 
 
 def test_a_time_without_a_zone_needs_a_declaration() -> None:

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events import RECORD_BYTES_MAX
-from contract.mapping.envelopes import FRAMING_BYTES, is_framed
+from contract.mapping.envelopes import FRAMING_BYTES, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
-RETRIED_STATUS: Final = (408, 429)
+RETRIED_STATUS: Final = (401, 403, 407, 408, 429)  # also those of a wrong password, which says nothing of a record
+TRANSPORT: Final = "TransportError"  # of the client's HTTP library, which is httpx2 or httpx
 Read = Callable[[bytes, str], Any]
 
 
@@ -51,33 +52,31 @@ class Deserializer:
         if not is_framed(value):
             raise BadEvent("not_json", "A record of a schema registry should begin with its framing. Found none.")
         schema_id = int.from_bytes(value[1:FRAMING_BYTES], "big")
-        read = self._readers.get(schema_id)
-        if read is None:
-            read = self._readers[schema_id] = self._open_reader(schema_id)
         try:
+            read = self._readers.get(schema_id)
+            if read is None:
+                read = self._readers[schema_id] = open_reader(self.client, schema_id, self.client.get_schema(schema_id))
             return read(value, topic)
-        except Exception as error:  # the deserializers raise errors of many libraries for bytes that do not fit
-            self._raise_unavailable(error)
-            text = f"A record should be data of schema {schema_id}. Found {type(error).__name__}: {error}"
+        except BadEvent:
+            raise
+        except Exception as error:  # the client and the deserializers raise errors of many libraries
+            if is_passing(error):
+                raise Unavailable(f"The schema registry {self._url} should answer. Found: {error!r}") from error
+            text = (
+                f"A record should be data of schema {schema_id} of {self._url}. Found {type(error).__name__}: {error}"
+            )
             raise BadEvent("bad_schema", text) from error
 
-    def _open_reader(self, schema_id: int) -> Read:
-        from confluent_kafka.schema_registry import SchemaRegistryError
 
-        try:
-            schema = self.client.get_schema(schema_id)
-        except SchemaRegistryError as error:
-            self._raise_unavailable(error)
-            raise BadEvent("bad_schema", f"{self._url} should have the schema {schema_id}. Found: {error}") from error
-        except Exception as error:  # of the HTTP client
-            raise Unavailable(f"The schema registry {self._url} should answer. Found: {error!r}") from error
-        return open_reader(self.client, schema_id, schema)
-
-    def _raise_unavailable(self, error: BaseException | None) -> None:
-        """Raise `Unavailable` for an error that later attempts may not have."""
-        status = getattr(error, "http_status_code", None)
-        if status is not None and (status >= 500 or status in RETRIED_STATUS):
-            raise Unavailable(f"The schema registry {self._url} should answer. Found: {error}") from error
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that the registry did not answer or refused the password."""
+    while error is not None:
+        status = getattr(error, "http_status_code", 0)
+        is_of_network = isinstance(error, OSError) or any(base.__name__ == TRANSPORT for base in type(error).__mro__)
+        if status >= 500 or status in RETRIED_STATUS or is_of_network:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def open_reader(client: Any, schema_id: int, schema: Any) -> Read:
@@ -113,6 +112,8 @@ def open_deserializer(client: Any, schema_type: str) -> Read:
     contexts: dict[str, Any] = {}
 
     def read(value: bytes, topic: str) -> Any:
+        if schema_type == "JSON":
+            parse(value[FRAMING_BYTES:])  # the deserializer takes more: NaN, half surrogates, any depth
         context = contexts.get(topic)
         if context is None:
             context = contexts[topic] = SerializationContext(topic, MessageField.VALUE)

@@ -90,7 +90,7 @@ def read_file(path: Path, topic: str, count: int) -> Iterator[Record]:
     try:
         whole = msgspec.json.decode(text)
         values = [msgspec.json.encode(part) for part in whole] if isinstance(whole, list) else [text.strip()]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         values = [line for line in text.splitlines() if line.strip()]
     for number, value in enumerate(values[:count]):
         yield read_line(TopicPartition(topic, 0), number, value)
@@ -99,11 +99,11 @@ def read_file(path: Path, topic: str, count: int) -> Iterator[Record]:
 def read_line(partition: TopicPartition, number: int, line: bytes) -> Record:
     try:
         whole = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         whole = None
     if not isinstance(whole, dict) or not {"topic", "payload"} <= whole.keys() <= KCAT_NAMES:
         return Record(partition, number, None, line, (), -1)
-    texts = whole.get("headers") or []
+    texts = given if isinstance(given := whole.get("headers"), list) else []
     headers = [(str(name), to_bytes(value)) for name, value in zip(texts[::2], texts[1::2], strict=False)]
     return Record(partition, number, to_bytes(whole.get("key")), to_bytes(whole["payload"]), headers, -1)
 
@@ -159,12 +159,13 @@ def describe(reader: RecordReader, record: Record, kind: str, error: BadEvent) -
     topic_map = reader.topics.maps.get(record.topic_partition.topic)
     if not kind or topic_map is None:
         return str(error)
-    _, document = topic_map.read(record.value, record.key, record.headers)
+    _, document = reader.find_kind(record)
+    fields = document if isinstance(document, dict) else {}
     if match := MISSING_PART.search(str(error)):
         return f"{error} Nothing found at {describe_source(topic_map, kind, match['field'], match['part'])}."
     if error.reason != "missing_field":
-        return f"{error}{describe_value(topic_map, kind, document, str(error))}"
-    places = [f"{name} at {describe_source(topic_map, kind, name)}" for name in find_missing(kind, document)]
+        return f"{error}{describe_value(topic_map, kind, fields, str(error))}"
+    places = [f"{name} at {describe_source(topic_map, kind, name)}" for name in find_missing(kind, fields)]
     return f"{error} Nothing found for {'; '.join(places)}." if places else str(error)
 
 

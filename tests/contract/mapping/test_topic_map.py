@@ -196,6 +196,70 @@ def test_a_document_of_another_shape_lacks_fields_and_raises_nothing(value: obje
         READERS[kind].read_document(document)
 
 
+def test_a_header_without_a_value_is_no_attribute_of_a_cloudevent() -> None:
+    fields = {name: f"data.{path}" for name, path in CLICK_FIELDS.items()}
+    topic_map = open_map({**fields, "session_id": "subject"}, "clicks", envelope="cloudevents")
+    headers = [("ce_specversion", None), ("ce_subject", None), ("ce_source", b"\xff")]
+    document = {"id": "c", "ms": 1, "user": "u", "sku": "i"}
+    assert read(topic_map, document, headers=headers)[1] == {
+        "event_id": "c",
+        "ts_ms": 1,
+        "user_id": "u",
+        "item_id": "i",
+    }
+
+
+def test_a_deep_value_is_in_no_table_and_no_currency() -> None:
+    # given
+    deep = json.loads("[" * 400 + "]" * 400)
+    document = {**ORDER, "gateway": deep, "currency": deep}
+
+    def call_deep(frames: int) -> dict[str, Any]:
+        return read(open_map(ORDER_FIELDS), document)[1] if frames == 0 else call_deep(frames - 1)
+
+    # when
+    read_document = call_deep(500)
+    # then
+    assert read_document["payment_method"] == deep
+    assert read_document["amount"] == 44.8
+    # and where it is the type, the record is left out
+    kind = {"path": "type", "table": {"click": "clicks"}}
+    with pytest.raises(Skipped, match="array"):
+        read(open_map(CLICK_FIELDS, kind), {"type": deep})
+
+
+@pytest.mark.parametrize("frames", [0, 300])
+def test_a_mapped_record_is_nested_too_deeply_wherever_it_is_read(frames: int) -> None:
+    topic_map = open_map(ORDER_FIELDS)
+
+    def call_deep(levels: int, frames: int) -> object:
+        if frames:
+            return call_deep(levels, frames - 1)
+        nested = b"[" * (levels - 1) + b"]" * (levels - 1)
+        return topic_map.read(json.dumps(ORDER).encode()[:-1] + b', "unknown": ' + nested + b"}")[1]["event_id"]
+
+    assert call_deep(500, frames) == 5001
+    for levels in (501, 600, 960):
+        with pytest.raises(BadEvent, match="500 levels"):
+            call_deep(levels, frames)
+
+
+def test_a_number_that_no_float_holds_costs_only_its_field() -> None:
+    value = json.dumps(ORDER).encode()[:-1] + b', "unknown": 1e400}'
+    _, document = open_map(ORDER_FIELDS).read(value)
+    assert document["event_id"] == 5001
+    # and a field that is needed is out of range
+    _, document = open_map(ORDER_FIELDS).read(value.replace(b"4480", b"1e400"))
+    with pytest.raises(BadEvent, match="out of range"):
+        READERS["orders"].read_document(document)
+
+
+@pytest.mark.parametrize("key", [b"[" * 980 + b"]" * 980, b"9" * 5_000, b"\xff", b"1e400", b'{"id": '])
+def test_a_key_that_cannot_be_read_names_nothing(key: bytes) -> None:
+    topic_map = open_map({**CLICK_FIELDS, "session_id": {"key": "id"}}, "clicks")
+    assert "session_id" not in read(topic_map, {"id": "c"}, key=key)[1]
+
+
 def test_every_mistake_is_listed_with_its_place_and_the_nearest_name() -> None:
     # when
     errors = find_errors(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contract.errors import BadEvent
+from contract.errors import BadEvent, Unavailable
 from contract.mapping.event_topics import EventTopics
 from contract.settings.servers import RegistrySettings, TopicSettings
 from transport.record_reader import RecordReader
@@ -134,6 +134,97 @@ def test_data_that_are_cut_are_a_dead_letter(deserializer: Deserializer) -> None
     for end in range(5, len(framed)):
         with pytest.raises(BadEvent) as caught:
             deserializer.read(TOPIC, framed[:end])
+        assert caught.value.reason == "bad_schema"
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b'{"id": "\\ud800"}', "not_json"),
+        (b'{"id": "c1", "x": "\\ude00\\ud83d"}', "not_json"),
+        (b'{"id": "c1", "x": NaN}', "not_json"),
+        (b'{"id": "\xff"}', "not_utf8"),
+        (b'{"id": "c1", "x": ' + b"[" * 600 + b"]" * 600 + b"}", "too_deep"),
+        (b"", "empty"),
+        (b'{"id": 1}', "bad_schema"),
+    ],
+)
+def test_json_of_a_registry_is_no_more_than_json(deserializer: Deserializer, payload: bytes, reason: str) -> None:
+    from confluent_kafka.schema_registry import Schema
+
+    schema_id = deserializer.client.register_schema("view-value", Schema(json.dumps(JSON_SCHEMA), "JSON"))
+    with pytest.raises(BadEvent) as caught:
+        deserializer.read(TOPIC, b"\0" + schema_id.to_bytes(4, "big") + payload)
+    assert caught.value.reason == reason
+
+
+class Refused(Exception):
+    """What the client raises for an answer of the registry."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.http_status_code = status
+
+
+def wrap(error: Exception) -> Exception:
+    """The error of a deserializer that another one led to."""
+    outer = ValueError("the schema cannot be resolved")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize("call", ["get_schema", "get_version"])
+@pytest.mark.parametrize("is_wrapped", [False, True])
+@pytest.mark.parametrize("cause", ["no connection", "no answer in time", 401, 403, 429, 500, 503])
+def test_a_registry_that_does_not_answer_makes_no_dead_letter(
+    deserializer: Deserializer, monkeypatch: pytest.MonkeyPatch, call: str, is_wrapped: bool, cause: str | int
+) -> None:
+    import httpx2
+    from confluent_kafka.schema_registry import Schema, SchemaReference
+
+    # given a schema with a reference, which the reader resolves by itself
+    other = Schema('{"type": "record", "name": "Other", "fields": [{"name": "id", "type": "string"}]}', "AVRO")
+    deserializer.client.register_schema("other-value", other)
+    fields = '[{"name": "other", "type": "Other"}]'
+    schema = Schema(
+        f'{{"type": "record", "name": "View", "fields": {fields}}}',
+        "AVRO",
+        [SchemaReference("Other", "other-value", 1)],
+    )
+    schema_id = deserializer.client.register_schema("view-value", schema)
+    value = b"\0" + schema_id.to_bytes(4, "big") + b"\x02a"
+    errors = {"no connection": httpx2.ConnectError("refused"), "no answer in time": httpx2.ReadTimeout("late")}
+    error = errors[cause] if isinstance(cause, str) else Refused(cause)
+
+    def fail(*_: object, **__: object) -> None:
+        raise wrap(error) if is_wrapped else error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deserializer.client, call, fail)
+        # then it is to be tried again
+        with pytest.raises(Unavailable):
+            deserializer.read(TOPIC, value)
+    # and is read once the registry answers
+    assert deserializer.read(TOPIC, value) == {"other": {"id": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('{"type": "unheard"}', "AVRO"),
+        ("no schema", "AVRO"),
+        ("no schema", "JSON"),
+        ("no schema", "PROTOBUF"),
+        ('syntax = "proto3"; import "missing.proto"; message View { missing.Type x = 1; }', "PROTOBUF"),
+    ],
+)
+def test_a_schema_that_cannot_be_read_makes_dead_letters(deserializer: Deserializer, text: str, kind: Any) -> None:
+    from confluent_kafka.schema_registry import Schema
+
+    schema_id = deserializer.client.register_schema("view-value", Schema(text, kind))
+    for _ in range(2):
+        with pytest.raises(BadEvent) as caught:
+            deserializer.read(TOPIC, b"\0" + schema_id.to_bytes(4, "big") + b"{}")
         assert caught.value.reason == "bad_schema"
 
 

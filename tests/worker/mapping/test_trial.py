@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from contract.errors import BadConfig
 from contract.settings.reading import Settings
 from tests.contract.mapping.test_topic_map import CLICK_FIELDS, ORDER, ORDER_FIELDS
-from worker.mapping.trial import try_map
+from transport.record_reader import RecordReader
+from transport.records import Record, TopicPartition
+from worker.mapping.trial import try_map, try_record
 
 MAPS = {
     "orders": {"topics": "acme.orders", "kind": "orders", "fields": ORDER_FIELDS},
@@ -55,6 +58,34 @@ def test_keys_and_headers_of_kcat_are_read(tmp_path: Path, capsys: pytest.Captur
     line = {"topic": "t", "headers": ["device", "d-1"], "key": "k", "payload": json.dumps(CLICK)}
     status, (event,) = run(write_lines(tmp_path, line), capsys)
     assert (status, event["event"]["device_id"]) == (0, "d-1")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"x": ' + "[" * 5_000 + "]" * 5_000 + "}", "too_deep"),
+        ("[" * 5_000, "too_deep"),
+        ('{"topic": "t", "headers": 5, "payload": "{}"}', "missing_field"),
+        ('{"topic": "t", "headers": {"a": 1}, "key": [1], "payload": null}', "empty"),
+    ],
+)
+def test_an_odd_line_is_shown_as_a_dead_letter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, reason: str
+) -> None:
+    status, (event, odd) = run(write_lines(tmp_path, CLICK, line), capsys)
+    assert (status, event["reason"], odd["reason"]) == (1, "", reason)
+
+
+def test_what_a_record_of_a_schema_registry_lacks_is_shown_with_its_place() -> None:
+    # given a reader whose registry gives a document without a user
+    deserializer: Any = SimpleNamespace(read=lambda topic, value: {"id": "c1", "type": "view"})
+    reader = RecordReader(Settings(map={"clicks": MAPS["clicks"]}).event_topics(), deserializer=deserializer)
+    topic = next(iter(reader.topics.maps))
+    # when
+    trial = try_record(reader, Record(TopicPartition(topic, 0), 0, None, b"\0\0\0\0\x07data", (), -1))
+    # then
+    assert trial.reason == "missing_field"
+    assert "user_id at `user`" in trial.detail
 
 
 def test_a_list_and_a_single_document_are_records_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
