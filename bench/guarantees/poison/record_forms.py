@@ -1,4 +1,4 @@
-"""Records that are odd beside their value: keys, headers, Kafka times, tombstones."""
+"""Records that are odd in more than their value: keys, headers, Kafka times, tombstones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
