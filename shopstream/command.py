@@ -18,6 +18,7 @@ from shopstream.starter_files import write_starter_files
 
 PROGRAMS: Final = ("worker", "training", "export", "demo")
 COMMANDS: Final = ("init", *PROGRAMS)
+EXTRAS: Final = {"training": "[training]", "export": "[training]", "demo": "[demo]"}
 OWN_PACKAGES: Final = ("contract", "transport", "model", "devservers", *PROGRAMS)
 
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(
             f"`shopstream {command}` should find the packages that it needs. Found no `{package}`: install "
-            f"`shopstream[{command}]`, or the locks in the folder requirements of a checkout.",
+            f"`shopstream{EXTRAS.get(command, '')}`, or the locks in the folder requirements of a checkout.",
             file=sys.stderr,
         )
         return 2

@@ -22,13 +22,18 @@ DOCUMENT: Final = "document"
 ENTRY: Final = "entry"
 
 
-def compile_fields(fields: FieldSources, nested: Mapping[str, tuple[str, ...]], shape: Place | None = None) -> Build:
+def compile_fields(
+    fields: FieldSources,
+    nested: Mapping[str, tuple[str, ...]],
+    placeholders: frozenset[str],
+    shape: Place | None = None,
+) -> Build:
     """The function from a record to the document of its event.
 
-    `nested`: the fields that an event may have, with those of one entry of lines. `shape`: of structs in place of
-    documents.
+    `nested`: the fields that an event may have, with those of one entry of lines. `placeholders`: what stands for no
+    id, in lower case. `shape`: of structs in place of documents.
     """
-    writer = _Writer(shape)
+    writer = _Writer(placeholders, shape)
     writer.write(0, "def build(document, key, headers):")
     writer.open_objects(1, DOCUMENT, [path for source in list_sources(fields) for path in source.paths])
     writer.write(1, "event = {}")
@@ -51,7 +56,7 @@ def compile_fields(fields: FieldSources, nested: Mapping[str, tuple[str, ...]], 
 
 def compile_source(source: FieldSource, shape: Place | None = None) -> Source:
     """The function from a record to the value at one source."""
-    writer = _Writer(shape)
+    writer = _Writer(frozenset(), shape)
     writer.write(0, "def read(document, key, headers):")
     writer.open_objects(1, DOCUMENT, source.paths)
     writer.write_source(1, "", source)
@@ -66,7 +71,8 @@ class _Writer:
     `shape`: of structs that it reads; without, it reads documents.
     """
 
-    def __init__(self, shape: Place | None) -> None:
+    def __init__(self, placeholders: frozenset[str], shape: Place | None) -> None:
+        self._placeholders = placeholders
         self._shapes: dict[str, Place | None] = {DOCUMENT: shape, ENTRY: None}
         self._objects: dict[tuple[str, ...], str] = {}  # variables with the objects of a shape, by root and names
         self._lines: list[str] = []
@@ -85,10 +91,16 @@ class _Writer:
         self._names[name] = value
         return name
 
+    def _bind_check(self, name: str) -> str:
+        return self.bind(make_check(self._placeholders if name.endswith("_id") else frozenset()))
+
     def write_source(
         self, depth: int, name: str, source: FieldSource, *, list_steps: Sequence[Step] | None = None
     ) -> None:
-        """Set `value` to the first value of a source; `list_steps`: of the list whose entries the paths go through."""
+        """Set `value` to the first value of a source; `list_steps`: of the list whose entries the paths go through.
+
+        An empty text, or a placeholder for an id, counts only where no later place has a value.
+        """
         places = [self._locate(path, list_steps) for path in source.paths]
         if source.header:
             places.append((False, f"{self.bind(read_text)}(headers.get({source.header!r}))"))
@@ -98,7 +110,12 @@ class _Writer:
             self.write(depth, f"value = {self.bind(source.constant)}")
             return
         inner = depth
-        for may_fail, expression in places:
+        says_nothing = self._bind_check(name) if len(places) > 1 else ""
+        for number, (may_fail, expression) in enumerate(places):
+            if number:
+                self.write(inner, f"if value is None or {says_nothing}(value):")
+                inner += 1
+                self.write(inner, f"earlier_{inner} = value")
             if may_fail:
                 self.write(inner, "try:")
                 self.write(inner + 1, f"value = {expression}")
@@ -106,9 +123,9 @@ class _Writer:
                 self.write(inner + 1, "value = None")
             else:
                 self.write(inner, f"value = {expression}")
-            if (may_fail, expression) != places[-1]:
-                self.write(inner, "if value is None:")
-                inner += 1
+        for deeper in range(inner, depth, -1):
+            self.write(deeper, "if value is None:")
+            self.write(deeper + 1, f"value = earlier_{deeper}")
         self._write_conversion(depth, name, source)
 
     def _write_conversion(self, depth: int, name: str, source: FieldSource) -> None:
@@ -229,6 +246,17 @@ def find_list(sources: Mapping[str, FieldSource]) -> Sequence[Step] | None:
     """The steps to the list that the sources' paths go through."""
     paths = (parse_path(path) for source in sources.values() for path in source.paths)
     return next((parts[0] for path in paths if (parts := split_each(path)) is not None), None)
+
+
+def make_check(placeholders: frozenset[str]) -> Callable[[Any], bool]:
+    """Whether a value is an empty text or one of these."""
+    texts = placeholders | {""}
+
+    def says_nothing(value: Any) -> bool:
+        kind = type(value)
+        return (kind is str or kind is int) and str(value).strip().lower() in texts
+
+    return says_nothing
 
 
 def read_text(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from contract.errors import BadConfig
 from contract.events import KINDS
-from contract.mapping.topic_map import TopicMap, compile_maps
+from contract.mapping.topic_map import DEFAULTS, TopicMap, compile_maps
 from contract.settings.mapping import read_maps
 from contract.settings.servers import TopicSettings
 
@@ -20,11 +20,17 @@ FOLDED_TOGETHER: Final = (("orders", "reviews"), ("clicks", "impressions", "sear
 class EventTopics:
     """The topics that events are read from; raises `BadConfig` where maps are wrong.
 
-    `settings`: `[topics]`. `kinds`, of events, and `maps` are by topic. `added`: the topics that only maps name.
+    `placeholders`: what stands for no id, in lower case. `settings`: `[topics]`. `kinds`, of events, and `maps` are by
+    topic. `added`: the topics that only maps name.
     """
 
-    def __init__(self, topics: TopicSettings, tables: Mapping[str, Any] = MappingProxyType({})) -> None:
-        self.maps: dict[str, TopicMap] = compile_maps(read_maps(tables))
+    def __init__(
+        self,
+        topics: TopicSettings,
+        tables: Mapping[str, Any] = MappingProxyType({}),
+        placeholders: frozenset[str] = DEFAULTS.folded_placeholders,
+    ) -> None:
+        self.maps: dict[str, TopicMap] = compile_maps(read_maps(tables), placeholders)
         self.settings, own = topics, topics.kinds_by_topic()
         self.kinds: dict[str, tuple[str, ...]] = {topic: (kind,) for topic, kind in own.items()}
         self.kinds |= {topic: topic_map.kinds for topic, topic_map in self.maps.items()}

@@ -13,38 +13,44 @@ from contract.mapping.builder import Build, Document, Headers, Source, compile_f
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
 from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape, make_decode
+from contract.settings.intake import IntakeSettings
 from contract.settings.mapping import MapTable, list_fields
 
 Choice = tuple[Source | None, Mapping[str, tuple[str, Build]]]
 FIXED: Final = ""
 NO_HEADERS: Final[Headers] = {}
+DEFAULTS: Final = IntakeSettings()
 OPENERS: Final[Mapping[str, Opener]] = {"cloudevents": open_cloudevent, "debezium": open_change}
 CHANGES_READ: Final = {"products": frozenset("crud")}  # a row of any other kind is one event, not its later states
 CHANGES_DEFAULT: Final = frozenset("cr")
 
 
-def compile_maps(tables: Iterable[MapTable]) -> dict[str, "TopicMap"]:
-    """The map of each topic."""
+def compile_maps(
+    tables: Iterable[MapTable], placeholders: frozenset[str] = DEFAULTS.folded_placeholders
+) -> dict[str, "TopicMap"]:
+    """The map of each topic; `placeholders`: what stands for no id, in lower case."""
     by_topic: dict[str, list[MapTable]] = {}
     for table in tables:
         for topic in table.topics:
             by_topic.setdefault(topic, []).append(table)
-    return {topic: TopicMap(topic_tables) for topic, topic_tables in by_topic.items()}
+    return {topic: TopicMap(topic_tables, placeholders) for topic, topic_tables in by_topic.items()}
 
 
 class TopicMap:
     """How the records of one topic are read; `kinds`: of the events that they can become."""
 
-    def __init__(self, tables: Sequence[MapTable]) -> None:
+    def __init__(self, tables: Sequence[MapTable], placeholders: frozenset[str] = DEFAULTS.folded_placeholders) -> None:
         self.tables = tuple(tables)
         self.kinds = tuple(dict.fromkeys(kind for table in tables for kind in table.kinds))
         self.has_deletions = tables[0].envelope == "debezium"
         self._open = OPENERS.get(tables[0].envelope)
         self._uses_headers = any(map(uses_headers, tables))
-        self._choices = [compile_choice(table) for table in tables]
+        self._choices = [compile_choice(table, placeholders) for table in tables]
         shape = find_shape(tables)
         self._decode = make_decode(shape) if shape else parse
-        self._shaped_choices = [compile_choice(table, shape) for table in tables] if shape else self._choices
+        self._shaped_choices = self._choices
+        if shape:
+            self._shaped_choices = [compile_choice(table, placeholders, shape) for table in tables]
 
     def read(
         self, value: bytes | object, key: bytes | None = None, headers: Sequence[Any] = ()
@@ -87,21 +93,21 @@ class TopicMap:
         return ", ".join(dict.fromkeys(places)) or "its key"
 
 
-def compile_choice(table: MapTable, shape: Place | None = None) -> Choice:
+def compile_choice(table: MapTable, placeholders: frozenset[str], shape: Place | None = None) -> Choice:
     """Where a record's type is, and by type the kind and the builder of its document.
 
     Without such a place, all types are `FIXED`.
     """
-    builders = {kind: (kind, compile_kind(table, kind, shape)) for kind in table.kinds}
+    builders = {kind: (kind, compile_kind(table, kind, placeholders, shape)) for kind in table.kinds}
     if table.type_source is None:
         return None, {FIXED: builders[table.kind]}
     builders_by_type = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
     return compile_source(table.type_source, shape), builders_by_type
 
 
-def compile_kind(table: MapTable, kind: str, shape: Place | None = None) -> Build:
+def compile_kind(table: MapTable, kind: str, placeholders: frozenset[str], shape: Place | None = None) -> Build:
     """The builder of events of one kind; in a Debezium envelope only of the operations that are read of it."""
-    build = compile_fields(table.fields, list_fields(kind), shape)
+    build = compile_fields(table.fields, list_fields(kind), placeholders, shape)
     if table.envelope != "debezium":
         return build
     changes = frozenset(table.changes) or CHANGES_READ.get(kind, CHANGES_DEFAULT)

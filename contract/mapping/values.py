@@ -14,6 +14,7 @@ from contract.mapping.paths import to_text
 
 Convert = Callable[[Any], Any]
 MS_PER_UNIT: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+OTHERS: Final = "*"  # in a table: all values that it lacks
 
 
 def compile_time(unit: str) -> Convert:
@@ -50,9 +51,12 @@ def read_iso(value: Any) -> Any:
 
 
 def compile_table(table: Mapping[str, object]) -> Convert:
+    """Their value to ours; one that the table lacks is that of `OTHERS`, or stays as it is."""
+    has_others, others = OTHERS in table, table.get(OTHERS)
+
     def convert(value: Any) -> Any:
         text = value if type(value) is str else to_text(value)
-        return value if text is None else table.get(text, value)
+        return value if text is None else table.get(text, others if has_others else value)
 
     return convert
 

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
 
     def event_topics(self) -> EventTopics:
         """The topics that events are read from, and their maps; raises `BadConfig`."""
-        return EventTopics(self.topics, self.map)
+        return EventTopics(self.topics, self.map, self.intake.folded_placeholders)
 
     def entity_kinds(self) -> EntityKinds:
         """The built-in kinds of entities and those of `[entities]`."""

@@ -17,7 +17,7 @@ CODE: Final = re.compile(r"`([^`\n]+)`")
 FOLDERS: Final = re.compile(r"(?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?")
 TABLE_OR_FORMULA: Final = re.compile(r"^(?:    |\|).*$", re.MULTILINE)
 LINE_END: Final = re.compile(r"[.:;!?)>|\"]\**$|^#|^- \[|^<")
-RUNTIME_FILES: Final = {"best.toml", "evaluation.md"}
+RUNTIME_FILES: Final = {"best.toml", "evaluation.md", "lumen.py"}
 
 
 def is_file_path(code: str) -> bool:

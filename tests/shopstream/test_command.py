@@ -90,6 +90,12 @@ def test_a_program_whose_packages_are_not_installed_says_how_to_install_them(
     assert "Found no `torch`: install `shopstream[training]`" in capsys.readouterr().err
 
 
+def test_the_extras_that_a_hint_names_exist() -> None:
+    extras = {extra.strip("[]") for extra in command.EXTRAS.values()}
+    assert extras <= PROJECT["project"]["optional-dependencies"].keys()
+    assert command.EXTRAS.keys() <= {*PROGRAMS}
+
+
 def test_init_keeps_files_that_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "shop.toml").write_text("# mine\n")
     assert main(["init", str(tmp_path)]) == 0

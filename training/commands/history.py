@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Write the history and print its report; records that are no events are no failure."""
-    maps = {table.name: TopicMap([table]) for table in read_maps(settings.map)}
+    maps = {table.name: TopicMap([table], settings.intake.folded_placeholders) for table in read_maps(settings.map)}
     files = parse_inputs(args.inputs, maps)
     now_ms = time.time_ns() // 1_000_000
     decoder = DocumentDecoder(now_ms=now_ms, intake=settings.intake, tasks=settings.tasks, maps=maps)

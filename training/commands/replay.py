@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from contract.errors import BadData
 from contract.events import make_readers
@@ -19,7 +20,10 @@ from training.data.parquet import write_examples
 from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.replay.event_reader import read_history
 from training.replay.replay import Replay
-from training.report.console import print_json
+from training.replay.unsettled_labels import drop_unsettled_labels
+from training.report.console import print_json, print_lines
+
+DAY_S: Final = 86_400
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -49,16 +53,25 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         entity_kinds=settings.entity_kinds(),
     )
     rows = replay.run(drop_erased_events(read_history(args.events, rejected, readers), erasures, rejected))
-    examples = from_rows(rows, features, settings.tasks)
+    window_s = settings.feedback.fraud_window_s
+    examples, unsettled = drop_unsettled_labels(
+        from_rows(rows, features, settings.tasks), settings.tasks, window_s * 1000
+    )
     if not len(examples):
         names = [task.name for task in settings.tasks]
         raise BadData(f"History should give examples with labels of {names}. Found none.")
     write_examples(args.out, examples)
     if args.interactions:
         write_interactions(args.interactions, replay.interactions)
+    for task, count in unsettled.items():
+        print_lines(
+            f"{count} labels of `{task}` are left out: an event without one counts as a negative after "
+            f"{window_s / DAY_S:g} days (feedback.fraud_window_s), and of as late events only the positives are known."
+        )
     print_json(
         examples=len(examples),
         labels={task.name: int(examples.has_label(task).sum()) for task in settings.tasks},
+        unsettled=dict(unsettled),
         rejected=dict(rejected),
         ignored=dict(ignored),
         seconds=round(time.monotonic() - started_s, 2),

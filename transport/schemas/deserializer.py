@@ -27,8 +27,8 @@ class Deserializer:
         except ImportError as error:
             raise BadConfig(
                 [
-                    "A schema registry should be read with the packages of the group `schemas` "
-                    f"(uv sync --group schemas). Found none: {error}."
+                    "A schema registry should be read with the packages of `shopstream[schemas]` "
+                    f"(pip install '.[schemas]' in a checkout). Found none: {error}."
                 ]
             ) from error
         try:

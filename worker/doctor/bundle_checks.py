@@ -57,7 +57,8 @@ def find_missing_graphs(bundle: Bundle) -> Iterator[Finding]:
                 Severity.WARNING,
                 f"bundle {bundle.manifest.version} lane {lane}",
                 f"The bundle should have the graph {graph.name}. Found none: answers of this lane are "
-                "`degraded`. Declare a task of it in `[[tasks]]`, unless no worker of this lane runs.",
+                "`degraded`. Declare a task of it in `[[tasks]]` and train on events that it learns from (see "
+                "docs/history.md), unless no worker of this lane runs.",
                 "python -m training fit",
             )
 

@@ -4,6 +4,7 @@ Records come from a file of JSON lines or of one JSON document, or from the end 
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from transport.record_reader import RecordReader, Skipped, open_record_reader
 from transport.records import Record, TopicPartition
 from worker.records.intake import make_event_readers
 
+MISSING_PART: Final = re.compile(r"missing required field `(?P<part>\w+)` - at `\$\.(?P<field>\w+)")
+PLACE: Final = re.compile(r"at `\$\.(?P<field>\w+)(?:\[(?P<entry>\d+)\](?:\.(?P<part>\w+))?)?")  # of a violation
 KCAT_NAMES: Final = {"topic", "partition", "offset", "tstype", "ts", "broker", "headers", "key", "payload"}
 
 
@@ -31,14 +34,14 @@ KCAT_NAMES: Final = {"topic", "partition", "offset", "tstype", "ts", "broker", "
 class Trial:
     """What becomes of one record: an event of `kind`, a record that is `skipped`, or a dead letter with its `reason`.
 
-    `absent`: optional fields without a value. `ignored`: fields that the map has read and the event has not.
+    `absent`: optional fields without a value. `ignored`: what the map has read for fields that the event has not.
     """
 
     place: str
     kind: str = ""
     event: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
     skipped: str = ""
     reason: str = ""
     detail: str = ""
@@ -147,28 +150,51 @@ def try_record(reader: RecordReader, record: Record) -> Trial:
         kind=kind,
         event={name: value for name, value in fields.items() if value is not None},
         absent=absent,
-        ignored=tuple(name for name in absent if read.get(name) is not None),
+        ignored={name: show(read[name]) for name in absent if read.get(name) is not None},
     )
 
 
 def describe(reader: RecordReader, record: Record, kind: str, error: BadEvent) -> str:
-    """The detail of a dead letter, with the paths at which the map looked for required fields that are absent."""
+    """The detail of a dead letter, with the paths at which the map looked, and what it found there."""
     topic_map = reader.topics.maps.get(record.topic_partition.topic)
-    if error.reason != "missing_field" or not kind or topic_map is None:
+    if not kind or topic_map is None:
         return str(error)
     _, document = reader.find_kind(record)
     fields = document if isinstance(document, dict) else {}
+    if match := MISSING_PART.search(str(error)):
+        return f"{error} Nothing found at {describe_source(topic_map, kind, match['field'], match['part'])}."
+    if error.reason != "missing_field":
+        return f"{error}{describe_value(topic_map, kind, fields, str(error))}"
     places = [f"{name} at {describe_source(topic_map, kind, name)}" for name in find_missing(kind, fields)]
     return f"{error} Nothing found for {'; '.join(places)}." if places else str(error)
+
+
+def describe_value(topic_map: TopicMap, kind: str, document: Document, message: str) -> str:
+    """The value that a message is about, as the map has read it, and where."""
+    match = PLACE.search(message)
+    if match is None or match["field"] not in document:
+        return ""
+    name, value = match["field"], document[match["field"]]
+    part = match["part"]
+    if part and isinstance(value, list) and isinstance(entry := value[int(match["entry"])], dict):
+        value = entry.get(part)
+    return f". Found {show(value)} at {describe_source(topic_map, kind, name, part)}."
+
+
+def show(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def find_missing(kind: str, document: Document) -> list[str]:
     return [name for name in list_required(kind) if document.get(name) is None]
 
 
-def describe_source(topic_map: TopicMap, kind: str, name: str) -> str:
-    sources = [table.fields[name] for table in topic_map.tables if kind in table.kinds and name in table.fields]
-    paths = [path for source in sources if not isinstance(source, dict) for path in source.paths]
+def describe_source(topic_map: TopicMap, kind: str, name: str, part: str | None = None) -> str:
+    """The paths of a field, or of a part of its entries."""
+    declared = [table.fields[name] for table in topic_map.tables if kind in table.kinds and name in table.fields]
+    named = [source if isinstance(source, dict) else {part: source} for source in declared]
+    sources = [source for parts in named for name_of_part, source in parts.items() if part in (None, name_of_part)]
+    paths = dict.fromkeys(path for source in sources for path in source.paths)
     return ", ".join(f"`{path}`" for path in paths) or "its source"
 
 
@@ -184,7 +210,7 @@ def format_trials(trials: list[Trial]) -> str:
         outcome = trial.kind if trial.event else "skipped" if trial.skipped else f"dead letter: {trial.reason}"
         lines.append(f"{trial.place}  {outcome}")
         lines += [f"    {name:22}  {json.dumps(value, ensure_ascii=False)}" for name, value in trial.event.items()]
-        lines += [f"    {name:22}  ignored: not as agreed" for name in trial.ignored]
+        lines += [f"    {name:22}  ignored, since it cannot be read: {text}" for name, text in trial.ignored.items()]
         absent = [name for name in trial.absent if name not in trial.ignored]
         lines += [f"    absent: {', '.join(absent)}"] if absent else []
         lines += [f"    {trial.skipped or trial.detail}"] if not trial.event else []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contract.errors import BadConfig, BadEvent
-from contract.events import READERS
+from contract.events import READERS, Click
 from contract.mapping.envelopes import Skipped
 from contract.mapping.topic_map import TopicMap, compile_maps
 from contract.settings.mapping import read_maps
@@ -29,7 +29,7 @@ ORDER_FIELDS: dict[str, Any] = {
     "device_id": {"header": "device"},
     "shipping_country": {"path": "ship.country", "default": "DE"},
 }
-ORDER = {
+ORDER: dict[str, Any] = {
     "id": 5001,
     "created_at": "2026-11-30T04:20:00+01:00",
     "email": "a@b.c",
@@ -290,6 +290,50 @@ def test_maps_of_one_topic_need_a_type_that_tells_them_apart() -> None:
     by_type = {"topics": "a", "kind": {"path": "t", "table": {"x": "clicks"}}, "fields": CLICK_FIELDS}
     assert find_errors(a=first, b=by_type)[0].startswith("Maps of one topic should each have a kind by type.")
     assert find_errors(a=by_type, b=by_type)[0].startswith("A type should be in one map of a topic. Found `x`")
+
+
+@pytest.mark.parametrize(
+    ("record", "user"),
+    [
+        ({"customer": 7, "email": "a@x.com"}, "7"),
+        ({"customer": 0, "email": "a@x.com"}, "a@x.com"),  # a guest in many platforms
+        ({"customer": " Guest ", "email": "a@x.com"}, "a@x.com"),
+        ({"customer": "", "email": None, "visitor": "v-1"}, "v-1"),
+        ({"customer": 0, "email": ""}, ""),
+        ({"customer": 0}, ""),
+    ],
+)
+def test_a_placeholder_for_an_id_counts_only_where_no_later_path_has_a_value(
+    record: dict[str, object], user: str
+) -> None:
+    topic_map = open_map({**CLICK_FIELDS, "user_id": ["customer", "email", "visitor"]}, "clicks")
+    click = {"id": "c1", "ms": 1_764_000_000_000, "sku": "A", **record}
+    kind, document = read(topic_map, click)
+    event = READERS[kind].read_document(document)
+    assert isinstance(event, Click)
+    assert event.user_id == user
+    assert topic_map.read(click) == (kind, document)  # decoded before, as the data of a schema are
+
+
+def test_an_empty_text_of_any_field_gives_way_to_a_later_path() -> None:
+    fields = {**CLICK_FIELDS, "query": ["q", "search"], "rank": ["place", "position"]}
+    record = {"id": "c1", "ms": 1, "user": "u", "sku": "A", "q": " ", "search": "mug", "place": 0, "position": 3}
+    _, document = read(open_map(fields, "clicks"), record)
+    assert (document["query"], document["rank"]) == ("mug", 0)
+
+
+@pytest.mark.parametrize(("reason", "value"), [("fraudulent", 1), ("duplicate", 0), (7, 0), (None, None)])
+def test_a_table_may_have_a_value_for_all_others(reason: object, value: object) -> None:
+    fields = {"value": {"path": "reason", "table": {"fraudulent": 1, "*": 0}}, "event_id": "id", "ts_ms": "ms"}
+    fields |= {"user_id": "user", "judged_event_id": "order", "task": {"constant": "fraud"}}
+    _, document = read(open_map(fields, "labels"), {"reason": reason})
+    assert document.get("value") == value
+
+
+def test_a_value_that_a_table_lacks_stays_as_it_is() -> None:
+    fields = {**CLICK_FIELDS, "surface": {"path": "page", "table": {"pdp": "product"}}}
+    pages = ("pdp", "home")
+    assert [read(open_map(fields, "clicks"), {"page": page})[1]["surface"] for page in pages] == ["product", "home"]
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,13 @@ def test_a_replay_skips_the_covered_events() -> None:
     assert rejected == {"of erased people": 1}
 
 
-def test_without_kafka_a_command_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kafka_a_command_names_the_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(topic: FakeErasureTopic) -> bool:
         raise Unavailable("Kafka should return the ends of topics. Found: no broker.")
 
     monkeypatch.setattr(FakeErasureTopic, "poll", fail)
+    path = tmp_path / "x.parquet"
+    write_examples(path, make_examples(10, 1))
 
     with pytest.raises(Unavailable, match=r"no broker\. .*`--without-erasures` uses all"):
-        arguments.read_erasures(parse_arguments(["fit", "x.parquet"]), SETTINGS)
+        arguments.read_erasures(parse_arguments(["fit", str(path)]), SETTINGS)

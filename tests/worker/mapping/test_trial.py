@@ -9,7 +9,7 @@ import pytest
 
 from contract.errors import BadConfig
 from contract.settings.reading import Settings
-from tests.contract.mapping.test_topic_map import CLICK_FIELDS, ORDER_FIELDS
+from tests.contract.mapping.test_topic_map import CLICK_FIELDS, ORDER, ORDER_FIELDS
 from transport.record_reader import RecordReader
 from transport.records import Record, TopicPartition
 from worker.mapping.trial import try_map, try_record
@@ -108,3 +108,32 @@ def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) 
         try_map(Settings(map=MAPS), path, None, 10, as_json=True)
     with pytest.raises(BadConfig, match="the nearest is `clicks`"):
         try_map(Settings(map=MAPS), path, "click", 10, as_json=True)
+
+
+def test_a_dead_letter_shows_the_value_that_was_found_and_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given
+    path = write_lines(
+        tmp_path,
+        {**ORDER, "total": "12,50"},
+        {**ORDER, "items": [ORDER["items"][0], {"sku": "A", "n": 0.5, "price": 1}]},
+        {**ORDER, "items": []},
+        {**ORDER, "items": [{"sku": "A", "n": 1}]},
+    )
+    # when
+    status, (amount, quantity, empty, entry) = run(path, capsys, "orders")
+    # then
+    assert status == 1
+    assert amount["detail"].endswith('Found "12,50" at `total`.')
+    assert quantity["detail"].endswith("Found 0.5 at `items[].n`.")
+    assert empty["detail"].endswith("Found [] at `items[].sku`, `items[].n`, `items[].price`.")
+    assert entry["detail"].endswith("Nothing found at `items[].price`.")
+
+
+def test_an_optional_field_that_cannot_be_read_is_shown_with_its_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_lines(tmp_path, {**ORDER, "ship": {"country": ["DE"]}})
+    assert try_map(Settings(map=MAPS), str(path), "orders", 10, as_json=False) == 0
+    assert 'shipping_country        ignored, since it cannot be read: ["DE"]' in capsys.readouterr().out
