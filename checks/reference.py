@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from checks.reference_sections import format_section, read_docstring_meanings, read_documented_meanings
-from contract.events import ATTRIBUTES_MAX
+from contract.events.model import ATTRIBUTES_MAX
 from contract.features.columns import WIDTHS
 from contract.features.declaration import GROUPS, Feature
 from contract.features.source_meanings import describe_aggregate, describe_source

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from contract.events import KINDS
+from contract.events.model import KINDS
 from contract.messages import DeadLetter, Decision, ErasureConfirmation, Example, Ranking, ScoredRow
 from contract.settings.servers import TopicSettings
 

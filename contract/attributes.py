@@ -5,7 +5,7 @@ A value of another type is as absent as a missing one; `find_absence` tells the 
 
 from typing import Final, Literal, TypeAlias
 
-from contract.events import WHOLE_MAX, Event
+from contract.events.model import WHOLE_MAX, Event
 
 PREFIX: Final = "attributes."  # of a source after `event.` or `item.`
 NUMBER_MAX: Final = 3.4e38  # of a float32

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from contract.events import Event, Search, UserEvent
+from contract.events.model import Event, Search, UserEvent
 from contract.features.packing import PackedBlock
 from contract.profiles.entity_updates import Arrival
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from contract.events import KINDS
+from contract.events.model import KINDS
 from contract.messages import Recommendations, read_recommendations
 from contract.settings.reading import Settings, read_settings
 from demo.output_consumer import OutputConsumer

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from contract.events import Click, Event, Impression, Order
+from contract.events.model import Click, Event, Impression, Order
 from demo.simulator.records import SourceRecord
 
 

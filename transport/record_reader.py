@@ -7,7 +7,8 @@ Every reader of events uses this one, so that all read the same. Topics of our o
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from contract.events import DELETABLE_KINDS, READERS, Event, EventReaders
+from contract.events.model import DELETABLE_KINDS, Event
+from contract.events.reading import READERS, EventReaders
 from contract.mapping.envelopes import Skipped, is_framed, parse
 from contract.mapping.event_topics import EventTopics
 from contract.settings.reading import Settings

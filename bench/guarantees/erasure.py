@@ -24,7 +24,7 @@ from confluent_kafka import Producer
 from bench.guarantees.erasure_outcome import ErasureOutcome, summarize_seconds
 from bench.guarantees.erasure_training import TrainingProcesses
 from bench.results.report import print_progress, print_result
-from contract.events import AHEAD_MS_MAX, Erasure
+from contract.events.model import AHEAD_MS_MAX, Erasure
 from contract.messages import read_erasure_confirmation, read_recommendations, to_json
 from contract.profiles.record import profile_key
 from contract.units import HOUR_MS

@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 
 from bench.performance.load.workload import make_checkpoint
 from contract.bundle import current_version, read_manifest
-from contract.events import Erasure, Label
+from contract.events.model import Erasure, Label
 from contract.messages import read_example, to_json
 from devservers.process import ChildProcess
 from export.exporter import export

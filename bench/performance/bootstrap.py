@@ -24,7 +24,7 @@ from confluent_kafka import Producer
 
 from bench.performance.measure.worker_processes import start_process
 from bench.results.report import print_missing_data, print_progress, print_result
-from contract.events import Click, Label
+from contract.events.model import Click, Label
 from contract.history.format import read_events, read_manifest
 from contract.history.sources import MARK, partition_of
 from contract.messages import to_json

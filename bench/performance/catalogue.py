@@ -23,7 +23,7 @@ from bench.performance.load.workload import LoadGenerator, LoadRecord, produce, 
 from bench.performance.measure.drain import read_cpu_s
 from bench.performance.measure.environment import LARGE_BATCHES, BenchEnvironment
 from bench.results.report import print_missed, print_progress, print_result
-from contract.events import Product
+from contract.events.model import Product
 from contract.messages import to_json
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess

@@ -18,7 +18,7 @@ from bench.performance.load.synthetic_shop import SyntheticShop
 from bench.performance.measure.fold_runner import FoldRunner
 from bench.results.report import print_json, print_missed, print_progress
 from bench.results.statistics import min_median_max
-from contract.events import decode
+from contract.events.reading import decode
 from contract.graphs import DECIDE, RECOMMEND
 from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival, to_updates

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from contract import attributes
 from contract.attributes import NUMBERS, PREFIX, Absence, find_absence, is_attribute, read_attribute
-from contract.events import KINDS, Event, Order
+from contract.events.model import KINDS, Event, Order
 from contract.hashing import hash_id
 from contract.profiles.record import AGGREGATE_COLUMNS, RING_SIZE
 from contract.units import DAY_MS, HOUR_MS

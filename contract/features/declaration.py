@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadConfig
-from contract.events import LIST_ITEMS_MAX, Event
+from contract.events.model import LIST_ITEMS_MAX, Event
 from contract.features.columns import (
     ENCODING_VERSION,
     WIDTHS,

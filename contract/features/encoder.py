@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Product, UserEvent
+from contract.events.model import Product, UserEvent
 from contract.features.columns import CountAbsent, ProfileAggregates, ignore_absent
 from contract.features.declaration import Block, FeatureSet
 from contract.profiles.store import FoldedBatch

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Final, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from contract.attributes import is_attribute
-from contract.events import Click, Event, Impression, Order, Product, Review, Search
+from contract.events.model import Click, Event, Impression, Order, Product, Review, Search
 from contract.features.columns import DERIVED, EVENT_FIELDS, QUERY_TEXT, VECTOR_FIELDS
 from contract.profiles.record import AGGREGATE_COLUMNS, AGGREGATES, ENTITY_KINDS
 

@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from contract.errors import BadData, BadEvent
-from contract.events import KINDS, Event, make_readers
+from contract.events.model import KINDS, Event
+from contract.events.reading import make_readers
 from contract.settings.intake import IntakeSettings
 
 MANIFEST: Final = "manifest.json"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from contract.events import Label, Order
+from contract.events.model import Label, Order
 from contract.history.format import HistoricEvent
 from contract.joining.joiner import Joiner
 from contract.messages import ScoredRowBuilder

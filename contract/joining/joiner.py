@@ -11,7 +11,7 @@ one; else the oldest are evicted, as events are, and counted.
 from collections import Counter
 from collections.abc import Sequence
 
-from contract.events import Click, Event, Impression, Judgement, Label, Order
+from contract.events.model import Click, Event, Impression, Judgement, Label, Order
 from contract.joining.labels import LabelJoin
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts
 from contract.joining.recommendations import RecommendationJoin

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from contract.events import Judgement, Label
+from contract.events.model import Judgement, Label
 from contract.graphs import GRAPHS
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import example_from_row

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from contract.events import Judgement
+from contract.events.model import Judgement
 from contract.messages import Example
 
 JoinOutcome: TypeAlias = Literal[

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from contract.events import Order
+from contract.events.model import Order
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Stage, add_labels
 from contract.joining.output import JoinOutput, OutcomeCounts

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from contract.events import Click, Impression, Order
+from contract.events.model import Click, Impression, Order
 from contract.graphs import RECOMMEND
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Stage, add_labels, example_for_item, is_well_formed

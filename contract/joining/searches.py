@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from contract.events import Click
+from contract.events.model import Click
 from contract.graphs import SEARCH
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Relevance, add_labels, example_for_item, is_well_formed

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from contract.errors import BadEvent
-from contract.events import RECORD_BYTES_MAX
+from contract.events.model import RECORD_BYTES_MAX
 from contract.events.reading import decode_document
 
 FRAMING: Final = b"\0"  # of a schema registry: this byte, then the id of the schema in four

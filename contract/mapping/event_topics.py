@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from contract.errors import BadConfig
-from contract.events import KINDS
+from contract.events.model import KINDS
 from contract.mapping.topic_map import DEFAULTS, TopicMap, compile_maps
 from contract.settings.mapping import read_maps
 from contract.settings.servers import TopicSettings

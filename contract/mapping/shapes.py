@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from contract.events import RECORD_BYTES_MAX
 from contract.events.bounds import check_depth
+from contract.events.model import RECORD_BYTES_MAX
 from contract.mapping.paths import Each, Step, parse_path
 from contract.settings.mapping import FieldSource, MapTable
 

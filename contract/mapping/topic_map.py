@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS
+from contract.events.model import DELETABLE_KINDS
 from contract.events.values import name_type
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse

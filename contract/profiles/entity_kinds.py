@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.attributes import read_field, to_whole
-from contract.events import Event
+from contract.events.model import Event
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
 from contract.settings.intake import IntakeSettings
 

@@ -25,8 +25,8 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
 from contract.events.addresses import to_address_entity
+from contract.events.model import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
 from contract.hashing import buckets_of, hash_id, hash_texts
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, FAMILY_CODES, EntityKinds
 from contract.profiles.erasures import NO_ERASURES, ErasedIds, Erasures

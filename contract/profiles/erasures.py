@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Erasure, Event, UserEvent
+from contract.events.model import Erasure, Event, UserEvent
 from contract.hashing import hash_id
 
 

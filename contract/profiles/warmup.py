@@ -3,7 +3,7 @@
 Loading the compiled code still takes about a second; a worker does it before it joins its consumer group.
 """
 
-from contract.events import Search
+from contract.events.model import Search
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import fold
 

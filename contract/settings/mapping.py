@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from contract.errors import BadConfig
-from contract.events import KINDS, Event
+from contract.events.model import KINDS, Event
 from contract.mapping.paths import BadPath, parse_path
 
 MAPPED_KINDS: Final = ("clicks", "impressions", "orders", "reviews", "searches", "products", "labels")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from contract.events import KINDS
+from contract.events.model import KINDS
 from contract.settings.section import Positive, Section
 
 DEFAULT_TOPIC_PREFIX: Final = "shop."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract.events import Label
+from contract.events.model import Label
 from demo.online_retail.invoices import Invoice, InvoiceLine
 from demo.simulator.records import SourceRecord
 

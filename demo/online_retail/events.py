@@ -17,7 +17,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 from msgspec.structs import replace
 
-from contract.events import Product
+from contract.events.model import Product
 from contract.units import DAY_MS
 from demo.online_retail.cancellations import CancellationMatcher
 from demo.online_retail.invoices import Invoice, InvoiceLine, parquet_path, read_invoices

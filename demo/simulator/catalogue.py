@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from contract.events import Product
+from contract.events.model import Product
 
 NOUNS: Final = {
     "kitchen": ("kettle", "skillet", "whisk", "teapot", "colander", "grater", "toaster", "ladle"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from contract.events import Click, Label, Line
+from contract.events.model import Click, Label, Line
 from contract.units import DAY_MS, HOUR_MS
 from demo.simulator.catalogue import Item
 from demo.simulator.records import SourceRecord

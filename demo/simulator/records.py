@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.events import Event
+from contract.events.model import Event
 
 encode_json = msgspec.json.Encoder().encode
 

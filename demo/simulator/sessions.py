@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
-from contract.events import Click, Impression, Review, Search, Surface
+from contract.events.model import Click, Impression, Review, Search, Surface
 from contract.units import DAY_MS
 from demo.simulator.records import SourceRecord
 from demo.simulator.state import PAYMENT_METHODS, Payment, SimulationState, make_order

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 from typing import Final, TypeAlias
 
-from contract.events import Order, Product
+from contract.events.model import Order, Product
 from contract.units import DAY_MS, HOUR_MS
 from demo.simulator.catalogue import ItemCatalogue
 from demo.simulator.concept_drift import ConceptDrift

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract.events import Line, Order
+from contract.events.model import Line, Order
 from demo.simulator.catalogue import CURRENCY, ItemCatalogue
 from demo.simulator.users import User
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from contract.events import Platform
+from contract.events.model import Platform
 from contract.units import DAY_MS
 
 COUNTRIES: Final = ("DE", "FR", "GB", "NL", "ES", "PL")

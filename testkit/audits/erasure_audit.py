@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.messages import read_erasure_confirmation, read_recommendations
 from contract.redis_keys import escape_id
 from transport.records import Record

@@ -6,7 +6,7 @@ It audits the joins of orders: the others need the simulated shop of `testkit.jo
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from contract.events import Label
+from contract.events.model import Label
 from contract.messages import Example, ScoredRow
 from testkit.joiner.expected import ExpectedExample
 from testkit.joiner.oracle import has_features

@@ -7,7 +7,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from contract.errors import BadEvent
-from contract.events import AHEAD_MS_MAX, Event, decode
+from contract.events.model import AHEAD_MS_MAX, Event
+from contract.events.reading import decode
 from contract.hashing import BUCKETS
 from contract.profiles.record import entity_from_key, profile_key
 from contract.redis_keys import escape_id

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from contract.events import Event
+from contract.events.model import Event
 from contract.messages import (
     DEAD_LETTER_HEADER,
     read_dead_letter,

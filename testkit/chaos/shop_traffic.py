@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from contract.events import Erasure, Label, Product
+from contract.events.model import Erasure, Label, Product
 from contract.messages import to_json
 from contract.units import HOUR_MS
 from testkit.environment.kafka_log import RecordPosition

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract.events import Click, Event, Impression, Label, Line, Order
+from contract.events.model import Click, Event, Impression, Label, Line, Order
 from contract.messages import ScoredRow
 from contract.settings.worker import FeedbackSettings
 from contract.units import HOUR_MS, MINUTE_MS

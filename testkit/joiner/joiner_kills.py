@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 from confluent_kafka import Producer
 
-from contract.events import Judgement, decode
+from contract.events.model import Judgement
+from contract.events.reading import decode
 from contract.messages import read_example
 from contract.units import HOUR_MS
 from testkit.environment.batch_producer import OutgoingRecord, produce_all

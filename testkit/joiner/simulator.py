@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from contract.events import Click, Event, Impression, Label, Line, Order
+from contract.events.model import Click, Event, Impression, Label, Line, Order
 from contract.features.declaration import Block
 from contract.features.packing import pack
 from contract.graphs import GRAPHS

@@ -9,7 +9,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from contract.events import Click, Erasure, Event, Impression, Judgement, Line, Order, Review, Search
+from contract.events.model import Click, Erasure, Event, Impression, Judgement, Line, Order, Review, Search
 from contract.profiles.entity_updates import Arrival
 from contract.units import DAY_MS, MINUTE_MS
 from testkit.oracle.profiles import HORIZON_MS, WIDTHS_MS, ProfileOracle

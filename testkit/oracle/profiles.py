@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Final, TypeAlias
 
-from contract.events import Click, Event, Impression, Judgement, Line, Order, Review, Search, UserEvent
+from contract.events.model import Click, Event, Impression, Judgement, Line, Order, Review, Search, UserEvent
 from contract.hashing import hash_id
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 

@@ -13,7 +13,8 @@ from bench.guarantees.poison.intake_check import Findings, ShopIntake
 from bench.guarantees.poison.mutations import Mutator
 from bench.guarantees.poison.record_forms import OddRecord
 from bench.guarantees.poison.shops import make_shops
-from contract.events import KINDS, READERS, REASONS
+from contract.events.model import KINDS, REASONS
+from contract.events.reading import READERS
 
 MUTATED = 6_000
 

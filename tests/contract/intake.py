@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 
 from contract.errors import BadEvent
-from contract.events import EventReader
+from contract.events.reading import EventReader
 from contract.settings.intake import IntakeSettings
 from contract.tasks import Task
 from tests.contract.test_events import encode_event

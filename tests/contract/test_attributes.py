@@ -10,17 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.attributes import find_absence, to_category, to_number, to_text, to_vector
-from contract.events import (
-    ATTRIBUTES_MAX,
-    LIST_ITEMS_MAX,
-    TEXT_CHARS_MAX,
-    Event,
-    EventReader,
-    Product,
-    Search,
-    decode,
-    digest_content,
-)
+from contract.events.model import ATTRIBUTES_MAX, LIST_ITEMS_MAX, TEXT_CHARS_MAX, Event, Product, Search, digest_content
+from contract.events.reading import EventReader, decode
 from contract.features.columns import ProfileAggregates
 from contract.features.declaration import Feature, FeatureSet
 from contract.hashing import hash_id

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from contract.errors import BadEvent
-from contract.events import (
+from contract.events.model import (
     AHEAD_MS_MAX,
-    DECODERS,
     KINDS,
     REASONS,
     RECORD_BYTES_MAX,
@@ -23,9 +22,9 @@ from contract.events import (
     Order,
     Review,
     clamp,
-    decode,
     digest_content,
 )
+from contract.events.reading import DECODERS, decode
 
 LINE: Final[dict[str, Any]] = {"item_id": "i1", "quantity": 1, "unit_price": 2.5}
 USER: Final[dict[str, Any]] = {"event_id": "e1", "ts_ms": 1_700_000_000_000, "user_id": "u1"}

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import BadEvent
-from contract.events import KINDS, READERS, Click, Event, EventReader, Order, Product, make_readers
 from contract.events.document import DocumentReader
+from contract.events.model import KINDS, Click, Event, Order, Product
+from contract.events.reading import READERS, EventReader, make_readers
 from contract.settings.intake import KindName
 from tests.contract.intake import NOW_MS, TASKS, Intake
 from tests.contract.test_events import LINE, VALID, encode_event

@@ -3,9 +3,10 @@
 import pytest
 
 from contract.errors import BadEvent
-from contract.events import READERS, Label
 from contract.events.addresses import to_address_entity
 from contract.events.codes import ALPHA_2_BY_CODE
+from contract.events.model import Label
+from contract.events.reading import READERS
 from tests.contract.intake import NOW_MS, Intake
 from tests.contract.test_events import LINE, encode_event
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.events import Click, Line, Order
+from contract.events.model import Click, Line, Order
 from contract.messages import read_decision, to_json
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from devservers.process import ChildProcess, find_free_ports

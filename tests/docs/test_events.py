@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from contract.events import (
+from contract.events.model import (
     AHEAD_MS_MAX,
     ATTRIBUTES_MAX,
     KINDS,
@@ -23,8 +23,8 @@ from contract.events import (
     Millis,
     Money,
     Word,
-    decode,
 )
+from contract.events.reading import decode
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, Ranking, ScoredRow
 from contract.settings.servers import TopicSettings
 from tests.docs.pages import EVENTS, strip_code_marks

@@ -9,7 +9,7 @@ import redis
 from msgspec.structs import replace
 
 from bench.performance.memory import ENTITY_BYTES, OFF_MAX, SLICE_BYTES
-from contract.events import Search
+from contract.events.model import Search
 from contract.messages import Decision, Ranking, Recommendations, RecommendedItem, ScoredRow, read_recommendations
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contract.events import READERS
+from contract.events.reading import READERS
 from contract.mapping.envelopes import Skipped
 from contract.mapping.event_topics import EventTopics
 from contract.settings.mapping import (

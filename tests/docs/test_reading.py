@@ -10,7 +10,8 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
-from contract.events import Click, Impression, decode
+from contract.events.model import Click, Impression
+from contract.events.reading import decode
 from contract.messages import Recommendations, RecommendedItem
 from contract.settings.servers import TopicSettings
 from contract.settings.worker import ListSettings

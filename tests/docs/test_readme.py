@@ -14,7 +14,8 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.__main__ import BENCHES
-from contract.events import Order, decode
+from contract.events.model import Order
+from contract.events.reading import decode
 from contract.messages import Decision, Recommendations, RecommendedItem, ScoredRow
 from contract.settings.servers import TopicSettings
 from contract.settings.worker import ListSettings

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from checks.schemas import FOLDER, build_files
-from contract.events import KINDS, decode
+from contract.events.model import KINDS
+from contract.events.reading import decode
 from contract.settings.servers import TopicSettings
 from tests.worker.events import make_click, make_order
 

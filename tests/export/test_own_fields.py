@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from contract.bundle import read_bundle
-from contract.events import Label
+from contract.events.model import Label
 from contract.features.columns import encode_text
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder

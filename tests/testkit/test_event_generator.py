@@ -3,7 +3,8 @@
 import pytest
 
 from contract.errors import BadEvent
-from contract.events import REASONS, decode
+from contract.events.model import REASONS
+from contract.events.reading import decode
 from testkit.traffic.event_generator import BAD_RECORDS, ORDERS_ONLY, SIDE_KINDS, Traffic, TrafficRecord
 
 NOW_MS = 1_700_000_000_000

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from contract.events import decode
+from contract.events.reading import decode
 from contract.features.packing import PackedBlock
 from contract.joining.joiner import Joiner
 from contract.messages import Example, read_scored_row

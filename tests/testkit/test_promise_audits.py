@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from contract.bundle import read_bundle
-from contract.events import Label
+from contract.events.model import Label
 from contract.joining.examples import example_from_row
 from contract.messages import Decision, ScoredRow
 from testkit.audits.bundle_audit import BundleAudit

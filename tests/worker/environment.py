@@ -9,7 +9,7 @@ from typing import Any, Final
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.hashing import BUCKETS
 from contract.messages import Decision, read_decision, to_json
 from contract.profiles.entity_updates import to_updates

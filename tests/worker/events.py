@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from contract.events import Click, Event, Line, Order, Product, Search
+from contract.events.model import Click, Event, Line, Order, Product, Search
 from contract.features.declaration import FeatureSet
 from contract.features.reading import read_features
 from contract.messages import to_json

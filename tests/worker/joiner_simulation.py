@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
-from contract.events import Event, Judgement, Order
+from contract.events.model import Event, Judgement, Order
 from contract.joining.row_store import RowStore, TableChanges
 from contract.messages import Example, ScoredRow
 from contract.settings.worker import FeedbackSettings

@@ -1,6 +1,6 @@
 """The orders lane's scorer, fed with orders."""
 
-from contract.events import Order
+from contract.events.model import Order
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import FoldedBatch, fold

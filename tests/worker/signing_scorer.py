@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from contract.events import Event, Order, digest_content
+from contract.events.model import Event, Order, digest_content
 from contract.messages import Decision, ScoredRow
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import BadData
-from contract.events import make_readers
+from contract.events.reading import make_readers
 from contract.features.declaration import FeatureSet
 from contract.folders import check_writable
 from contract.history.format import HistoricEvent

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from contract.errors import BadConfig, BadEvent
-from contract.events import EventReader, UserEvent, clamp, make_readers
+from contract.events.model import UserEvent, clamp
+from contract.events.reading import EventReader, make_readers
 from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow, read_scored_row
 from contract.profiles.entity_updates import Arrival

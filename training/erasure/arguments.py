@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import BadData, Unavailable
-from contract.events import make_readers
+from contract.events.reading import make_readers
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.reading import Settings
 from training.data.parquet import find_files, open_parquet

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from contract.events import make_readers
+from contract.events.reading import make_readers
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from training.erasure.progress import ErasureProgress

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Mapping
 
 from contract.errors import BadEvent
-from contract.events import READERS, Erasure, EventReader, clamp
+from contract.events.model import Erasure, clamp
+from contract.events.reading import READERS, EventReader
 from contract.profiles.erasures import Erasures
 from contract.settings.servers import KafkaSettings
 from training.feedback.chunked_reader import plan_read, to_positions

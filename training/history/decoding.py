@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from contract.errors import BadEvent
-from contract.events import AHEAD_MS_MAX, clamp, make_readers
+from contract.events.model import AHEAD_MS_MAX, clamp
+from contract.events.reading import make_readers
 from contract.history.format import KIND_ORDER, HistoricEvent, JsonLine
 from contract.mapping.topic_map import TopicMap
 from contract.settings.intake import IntakeSettings

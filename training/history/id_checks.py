@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Click, Event, Impression, Label, Order, Product, Review, Search
+from contract.events.model import Click, Event, Impression, Label, Order, Product, Review, Search
 from training.history.hash_table import HashTable
 
 ORDERED_ITEMS: Final = "orders of unknown items"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.errors import BadConfig, BadData
-from contract.events import KINDS
+from contract.events.model import KINDS
 
 PARQUET_ROWS: Final = 10_000  # read at a time
 MAP_PREFIX: Final = "map."

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from contract.errors import BadConfig, BadData, BadEvent
-from contract.events import Event
+from contract.events.model import Event
 from contract.history.format import FORMAT, KIND_ORDER, MANIFEST, REPORT, HistoryManifest, read_line
 from contract.mapping.envelopes import Skipped
 from training.history.decoding import RANKS, DocumentDecoder

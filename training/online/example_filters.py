@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from contract.arrays import Integers, Mask
-from contract.events import AHEAD_MS_MAX
+from contract.events.model import AHEAD_MS_MAX
 from contract.tasks import Task
 from training.data.codes import factorize
 from training.data.examples import Examples, is_empty

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from contract.errors import BadData, BadEvent
-from contract.events import KINDS, READERS, EventReaders
+from contract.events.model import KINDS
+from contract.events.reading import READERS, EventReaders
 from contract.history.format import HistoricEvent, JsonLine, read_events
 
 

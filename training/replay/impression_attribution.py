@@ -6,7 +6,7 @@ belongs to the user's latest list with its item, if that list is recent enough.
 
 from msgspec.structs import replace
 
-from contract.events import Click, Event, Impression
+from contract.events.model import Click, Event, Impression
 
 
 class ImpressionAttributor:

@@ -7,7 +7,7 @@ of this is done by `contract`, so features have the same meaning as in the worke
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from contract.events import Click, Event, Impression, Label, Order, Product
+from contract.events.model import Click, Event, Impression, Label, Order, Product
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.features.packing import PackedBlock, pack

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from contract.events import Click, Impression, Order, Product, Search
+from contract.events.model import Click, Impression, Order, Product, Search
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder, UnknownItem, list_entities
 from contract.features.packing import PackedBlock, pack, split_rows

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from contract.errors import BadConfig, BadEvent, Unavailable
-from contract.events import RECORD_BYTES_MAX
 from contract.events.mending import mend
+from contract.events.model import RECORD_BYTES_MAX
 from contract.mapping.envelopes import FRAMING_BYTES, is_framed, parse
 from contract.settings.servers import RegistrySettings
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Product
+from contract.events.model import Product
 from contract.features.declaration import Block
 from contract.features.encoder import Encoder, UnknownItem
 from contract.hashing import item_hash

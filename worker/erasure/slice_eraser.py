@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from contract.errors import StaleState
-from contract.events import AHEAD_MS_MAX
+from contract.events.model import AHEAD_MS_MAX
 from contract.hashing import bucket_of
 from contract.profiles.record import RECORD, source_family
 from contract.profiles.store import MergedOffsets

@@ -8,7 +8,7 @@ that erasure once more, as a record of our own.
 from collections import defaultdict
 from typing import Final
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.messages import to_json
 from transport.records import Headers, Record, TopicPartition
 from worker.kafka.outgoing import OutgoingRecord

@@ -6,7 +6,8 @@ from collections import defaultdict
 from typing import Final, NamedTuple
 
 from contract.errors import BadEvent
-from contract.events import READERS, Erasure, EventReader, clamp
+from contract.events.model import Erasure, clamp
+from contract.events.reading import READERS, EventReader
 from contract.profiles.erasures import Erasures
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader, TopicTailer

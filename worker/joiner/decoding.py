@@ -8,7 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from contract.errors import BadEvent
-from contract.events import AHEAD_MS_MAX, READERS, Event, EventReaders, clamp
+from contract.events.model import AHEAD_MS_MAX, Event, clamp
+from contract.events.reading import READERS, EventReaders
 from contract.messages import ScoredRow, read_scored_row
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 from transport.kafka_times import read_clock_ms

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Judgement
+from contract.events.model import Judgement
 from contract.hashing import hash_texts
 from contract.joining.output import JoinOutput
 from transport.records import TopicPartition

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from contract.events import Event
+from contract.events.model import Event
 from contract.hashing import hash_text
 from contract.joining.joiner import Joiner
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from contract.errors import StaleState
-from contract.events import Event, UserEvent
+from contract.events.model import Event, UserEvent
 from contract.hashing import BUCKETS, hash_text, hash_texts
 from contract.history.format import HistoricEvent
 from contract.history.judgements import add_judgements

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from contract.events import READERS, EventReaders
+from contract.events.reading import READERS, EventReaders
 from contract.hashing import BUCKETS
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import to_updates

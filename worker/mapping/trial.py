@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from contract.errors import BadConfig, BadEvent
-from contract.events import KINDS, Event
+from contract.events.model import KINDS, Event
 from contract.mapping.builder import Document
 from contract.mapping.event_topics import EventTopics
 from contract.mapping.topic_map import TopicMap

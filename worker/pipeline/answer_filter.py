@@ -7,7 +7,7 @@ kinds of answers that are given to them too; their claims are deleted after publ
 from collections.abc import Callable
 from dataclasses import replace
 
-from contract.events import KIND_BY_TYPE, Event, digest_content
+from contract.events.model import KIND_BY_TYPE, Event, digest_content
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from transport.records import TopicPartition

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from contract.events import UserEvent
+from contract.events.model import UserEvent
 from contract.features.declaration import Block
 from contract.features.encoder import Encoder
 from contract.features.packing import PackedBlock, pack_spans, split_rows

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from contract.events import Order, UserEvent
+from contract.events.model import Order, UserEvent
 from contract.profiles.entity_updates import Arrival
 
 PURCHASERS_MAX: Final = 10_000  # users whose purchases are kept until their next list

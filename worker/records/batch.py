@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS, READERS, EventReader, EventReaders, UserEvent, clamp
+from contract.events.model import DELETABLE_KINDS, UserEvent, clamp
+from contract.events.reading import READERS, EventReader, EventReaders
 from contract.mapping.envelopes import describe_framing, is_framed
 from contract.messages import DeadLetter
 from contract.profiles.entity_updates import Arrival

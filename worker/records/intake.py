@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from contract.events import EventReaders, make_readers
+from contract.events.reading import EventReaders, make_readers
 from contract.settings.reading import Settings
 from worker.ops import metrics
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from contract.events import Click, Event, Order
+from contract.events.model import Click, Event, Order
 from contract.features.encoder import gather_rows
 from contract.graphs import RECOMMEND
 from contract.profiles.entity_updates import Arrival

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from contract.events import Click
+from contract.events.model import Click
 from contract.features.encoder import list_entities
 from contract.features.packing import split_rows
 from contract.graphs import RECOMMEND

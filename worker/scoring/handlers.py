@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from contract.events import Click, Order, Search
+from contract.events.model import Click, Order, Search
 from contract.graphs import DECIDE, RECOMMEND, SEARCH
 from worker.records.answers import CLICK, DECISION, LIST, RANKING
 from worker.scoring.browsing import ListRefresher

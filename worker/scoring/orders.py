@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from contract.events import Order, digest_content
+from contract.events.model import Order, digest_content
 from contract.features.encoder import list_entities
 from contract.features.packing import split_rows
 from contract.graphs import DECIDE

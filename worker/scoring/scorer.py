@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from contract.events import Event
+from contract.events.model import Event
 from contract.features.encoder import Encoder
 from contract.graphs import Graph
 from contract.profiles.entity_updates import Arrival

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from contract.events import Event, Search
+from contract.events.model import Event, Search
 from contract.features.encoder import list_entities
 from contract.features.packing import pack, split_rows
 from contract.graphs import SEARCH

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from contract.events import DIGEST_BYTES
+from contract.events.model import DIGEST_BYTES
 from contract.messages import ScoredRow, read_scored_row, to_msgpack
 from contract.redis_keys import escape_id
 from worker.ops import metrics

@@ -19,7 +19,7 @@ from bench.guarantees.poison.documents import (
 )
 from bench.guarantees.poison.record_forms import RECORD_FORMS, Change, OddRecord
 from bench.guarantees.poison.values import VALUES, Fragment, nest, quote
-from contract.events import KINDS, RECORD_BYTES_MAX
+from contract.events.model import KINDS, RECORD_BYTES_MAX
 
 TOPIC_KINDS: Final = tuple(KINDS)
 LEVELS: Final = (*range(480, 511, 2), *range(900, 1_001, 10))  # near our own limit, and near Python's of recursion

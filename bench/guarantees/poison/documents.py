@@ -6,7 +6,7 @@ from typing import Final
 from msgspec.structs import fields
 
 from bench.guarantees.poison.values import Fragment
-from contract.events import KINDS, Line
+from contract.events.model import KINDS, Line
 
 Fields = dict[str, Fragment]
 BASE_MS: Final = 1_764_000_060_000

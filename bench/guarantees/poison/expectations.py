@@ -5,18 +5,8 @@ from dataclasses import dataclass, field
 
 from bench.guarantees.poison.record_forms import OddRecord
 from contract.errors import BadEvent
-from contract.events import (
-    DELETABLE_KINDS,
-    REASONS,
-    Click,
-    Erasure,
-    Event,
-    EventReaders,
-    Order,
-    Search,
-    UserEvent,
-    clamp,
-)
+from contract.events.model import DELETABLE_KINDS, REASONS, Click, Erasure, Event, Order, Search, UserEvent, clamp
+from contract.events.reading import EventReaders
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, read_dead_letter, read_decision, read_scored_row
 from testkit.environment.kafka_log import RecordPosition
 from transport.records import Record

@@ -17,7 +17,8 @@ from bench.guarantees.poison.lane_intake import PARTITIONS, LaneIntake
 from bench.guarantees.poison.record_forms import OddRecord
 from bench.guarantees.poison.shops import Shop
 from contract.bundle import read_bundle
-from contract.events import READERS, REASONS, Erasure
+from contract.events.model import REASONS, Erasure
+from contract.events.reading import READERS
 from contract.features.encoder import Encoder
 from contract.messages import (
     DEAD_LETTER_HEADER,

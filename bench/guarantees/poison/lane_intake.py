@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bench.guarantees.poison.shops import Shop
-from contract.events import Click, Order
+from contract.events.model import Click, Order
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from transport.kafka_times import KafkaTimes

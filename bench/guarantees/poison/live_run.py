@@ -17,7 +17,8 @@ from bench.guarantees.poison.mutations import Mutator
 from bench.guarantees.poison.record_forms import OddRecord
 from bench.guarantees.poison.sender import Sender
 from contract.errors import BadEvent
-from contract.events import KINDS, make_readers
+from contract.events.model import KINDS
+from contract.events.reading import make_readers
 from contract.settings.reading import Settings
 from testkit.chaos.fleet import JOINER, Fleet, FleetProcess
 from testkit.environment.kafka_log import KafkaLog

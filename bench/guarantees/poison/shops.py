@@ -9,7 +9,8 @@ import msgspec
 
 from bench.guarantees.poison.documents import BASE_MS
 from bench.guarantees.poison.framed import FRAMES, are_packages_installed, register_schemas
-from contract.events import KINDS, EventReaders
+from contract.events.model import KINDS
+from contract.events.reading import EventReaders
 from contract.features.declaration import FeatureSet
 from contract.features.reading import read_features
 from contract.settings.reading import Settings

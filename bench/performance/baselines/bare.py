@@ -23,7 +23,8 @@ from confluent_kafka import Consumer, Message, Producer
 
 from bench.performance.load.synthetic_shop import USERS
 from contract.bundle import current_version, read_bundle
-from contract.events import DECODERS, Click, Event, Order
+from contract.events.model import Click, Event, Order
+from contract.events.reading import DECODERS
 from contract.profiles.record import RECORD
 from worker.model.onnx_model import load_arrays, open_graph
 

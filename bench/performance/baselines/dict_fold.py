@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from contract.events import Event
+from contract.events.model import Event
 from contract.features.columns import DERIVED, to_number
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.hashing import hash_id

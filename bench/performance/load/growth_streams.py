@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.performance.load.synthetic_shop import PARTITIONS, START_MS, TOPIC_ID
-from contract.events import Judgement, Line, Order, clamp
+from contract.events.model import Judgement, Line, Order, clamp
 from contract.profiles.entity_kinds import LINKED_KINDS
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.record import FAMILIES

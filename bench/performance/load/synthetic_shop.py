@@ -7,7 +7,7 @@ spread over four partitions, so an entity has a slice for each partition whose u
 import random
 from typing import Final
 
-from contract.events import Click, Event, Line, Order
+from contract.events.model import Click, Event, Line, Order
 from contract.profiles.entity_updates import Arrival
 
 PARTITIONS: Final = 4

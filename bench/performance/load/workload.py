@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 
 from bench.performance.load.synthetic_network import draw_network
 from bench.performance.load.synthetic_shop import ITEMS, SELLERS, USERS, SyntheticShop
-from contract.events import Product
+from contract.events.model import Product
 from contract.messages import to_json
 from export.exporter import export
 from export.interactions import SCHEMA

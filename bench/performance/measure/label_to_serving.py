@@ -21,7 +21,7 @@ from bench.performance.load.workload import LoadGenerator
 from bench.performance.measure.environment import BenchEnvironment
 from bench.performance.measure.worker_processes import start_process
 from contract.bundle import read_manifest
-from contract.events import Label
+from contract.events.model import Label
 from contract.messages import read_decision, read_example, to_json
 from devservers.process import ChildProcess
 from transport.log_reader import TopicTailer

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from contract.arrays import Floats, Integers
-from contract.events import Judgement, Line, Order
+from contract.events.model import Judgement, Line, Order
 from contract.profiles.entity_updates import Arrival
 from contract.units import DAY_MS
 

@@ -30,7 +30,7 @@ from bench.quality.recommend.datasets import (
 from bench.results.report import print_json, print_missed, print_progress, print_result
 from contract.bundle import Manifest, publish, read_bundle
 from contract.errors import BadData
-from contract.events import Click, Product
+from contract.events.model import Click, Product
 from contract.features.encoder import Encoder
 from contract.messages import read_recommendations
 from contract.profiles.entity_updates import Arrival, to_updates

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import BadConfig
-from contract.events import Click, Line, Order, Product, Search
+from contract.events.model import Click, Line, Order, Product, Search
 from contract.features.columns import WIDTHS, ProfileAggregates, encode_text
 from contract.features.declaration import Feature, FeatureSet
 from contract.features.encoder import Encoder

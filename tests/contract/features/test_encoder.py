@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from contract.events import Click, Product, Search
+from contract.events.model import Click, Product, Search
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.features.encoder import Encoder, UnknownItem, list_entities
 from contract.features.packing import pack, split_rows, unpack_blocks

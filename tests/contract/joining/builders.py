@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from contract.events import Click, Event, Impression, Label, Line, Order
+from contract.events.model import Click, Event, Impression, Label, Line, Order
 from contract.features.declaration import Block
 from contract.features.packing import PackedBlock, pack
 from contract.joining.joiner import Joiner

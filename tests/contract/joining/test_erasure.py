@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from contract.events import Event
+from contract.events.model import Event
 from contract.joining.joiner import Joiner
 from contract.joining.output import JoinOutput
 from contract.messages import ScoredRow

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from contract.events import Judgement
+from contract.events.model import Judgement
 from contract.joining.early_events import PER_KEY_MAX
 from contract.joining.labels import LABELS_MAX
 from contract.joining.output import Origin, OrphanLabel

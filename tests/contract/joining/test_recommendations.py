@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from contract.events import Event
+from contract.events.model import Event
 from contract.features.packing import PackedBlock
 from contract.messages import ScoredRow
 from contract.units import MINUTE_MS

@@ -2,7 +2,7 @@
 
 import random
 
-from contract.events import Order
+from contract.events.model import Order
 from contract.joining.early_events import PER_KEY_MAX, EarlyEvents
 from contract.joining.pending import PendingStore
 from contract.joining.since_index import BUCKET_MS, SinceIndex

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from contract.errors import BadConfig, BadEvent
-from contract.events import READERS, Click
+from contract.events.model import Click
+from contract.events.reading import READERS
 from contract.mapping.envelopes import Skipped
 from contract.mapping.topic_map import TopicMap, compile_maps
 from contract.settings.mapping import read_maps

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from contract.events import Click, Erasure, Event, Judgement, Line, Order, Search, UserEvent
+from contract.events.model import Click, Erasure, Event, Judgement, Line, Order, Search, UserEvent
 from contract.features.declaration import Feature, FeatureSet
 from contract.features.encoder import Encoder, list_entities
 from contract.features.reading import declare

@@ -2,7 +2,19 @@
 
 import pytest
 
-from contract.events import Click, Erasure, Event, Impression, Judgement, Label, Line, Order, Product, Review, Search
+from contract.events.model import (
+    Click,
+    Erasure,
+    Event,
+    Impression,
+    Judgement,
+    Label,
+    Line,
+    Order,
+    Product,
+    Review,
+    Search,
+)
 from contract.profiles.entity_updates import extract_updates, to_minor_units
 
 COMMON_FIELDS = {"event_id": "e", "ts_ms": 1, "user_id": "u"}

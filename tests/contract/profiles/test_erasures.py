@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from contract.events import Erasure, Product, Search
+from contract.events.model import Erasure, Product, Search
 from contract.profiles.erasures import NO_ERASURES, Erasures
 
 PRODUCT = Product(event_id="p", ts_ms=5, item_id="u1", title="", price=1, currency="EUR", available=True)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from contract.errors import BadProfile
-from contract.events import Click, Event, Judgement, Line, Order, Search
+from contract.events.model import Click, Event, Judgement, Line, Order, Search
 from contract.hashing import hash_id
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES, HORIZON_MS, RECORD, RING_SIZE, WIDTHS_MS, WINDOWS

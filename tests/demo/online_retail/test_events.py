@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import BadData, BadEvent
-from contract.events import Label, Order, Product, decode
+from contract.events.model import Label, Order, Product
+from contract.events.reading import decode
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings, TopicSettings
 from contract.units import DAY_MS

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from contract.events import Order, Product
+from contract.events.model import Order, Product
 from demo.simulator.concept_drift import ConceptDrift
 from demo.simulator.records import SourceRecord
 from demo.simulator.shop import ShopSimulator

@@ -6,7 +6,8 @@ from statistics import fmean
 import pytest
 
 from contract.errors import BadEvent
-from contract.events import Click, Impression, Label, Order, Product, decode
+from contract.events.model import Click, Impression, Label, Order, Product
+from contract.events.reading import decode
 from demo.simulator.malformed import MALFORMED_RECORDS
 from demo.simulator.records import SourceRecord
 from demo.simulator.sessions import HomePage

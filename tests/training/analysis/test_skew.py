@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from contract.errors import BadConfig
-from contract.events import Click, Erasure, Event, Order
+from contract.events.model import Click, Erasure, Event, Order
 from contract.features.encoder import Encoder
 from contract.features.packing import PackedBlock
 from contract.messages import ScoredRow, to_json, to_msgpack

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import BadBundle
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.profiles.erasures import Erasures
 from export.interactions import read_interactions
 from model.checkpoint import Checkpoint, hash_weights, make_metadata, read_checkpoint, write_checkpoint

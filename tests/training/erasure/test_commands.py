@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from contract.errors import Unavailable
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.history.format import HistoricEvent
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings, TopicSettings

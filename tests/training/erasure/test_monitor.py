@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.messages import Example
 from contract.profiles.erasures import Erasures
 from tests.training.monitor.test_monitor import MonitorHarness, make_scored_row, read_metric

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import BadConfig, BadData
-from contract.events import Order
+from contract.events.model import Order
 from contract.history.format import MANIFEST, read_events, read_manifest
 from contract.mapping.topic_map import TopicMap
 from contract.settings.intake import IntakeSettings

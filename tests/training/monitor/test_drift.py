@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from bench.quality.drift import FEATURES, SHIFTS, Population, count_false_alarms, draw_batch, measure_delay, to_scored
 from contract.errors import BadBundle
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.features.declaration import Feature, FeatureSet
 from contract.features.packing import pack
 from contract.hashing import hash_text, hash_texts

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from contract.events import AHEAD_MS_MAX
+from contract.events.model import AHEAD_MS_MAX
 from tests.training.examples import make_examples
 from training.data.examples import Examples
 from training.online.example_filters import USER_ROWS_MIN, filter_examples

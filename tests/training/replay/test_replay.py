@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from contract.errors import BadData
-from contract.events import Click, Event, Impression, Label, Line, Order, Product, Search
+from contract.events.model import Click, Event, Impression, Label, Line, Order, Product, Search
 from contract.features.declaration import FeatureSet
 from contract.history.format import HistoricEvent
 from contract.messages import Example

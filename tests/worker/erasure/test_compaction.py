@@ -12,7 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.messages import to_json
 from devservers.apache_kafka import ApacheKafka, make_admin_client
 from devservers.librdkafka import SILENT

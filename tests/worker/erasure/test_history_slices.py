@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from contract.events import Click, Erasure
+from contract.events.model import Click, Erasure
 from contract.hashing import BUCKETS, hash_id
 from contract.history.format import HistoricEvent
 from contract.history.sources import partition_of

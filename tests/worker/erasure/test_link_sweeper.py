@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contract.errors import StaleState
-from contract.events import Erasure, Line, Order
+from contract.events.model import Erasure, Line, Order
 from contract.hashing import hash_id
 from contract.messages import to_json
 from contract.profiles.erasures import Erasures

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.events import AHEAD_MS_MAX, Erasure
+from contract.events.model import AHEAD_MS_MAX, Erasure
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures

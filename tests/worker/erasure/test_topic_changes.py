@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.messages import to_json
 from devservers.apache_kafka import make_admin_client
 from testkit.metrics import read_metric

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.events import Event
+from contract.events.model import Event
 from contract.messages import ScoredRow
 from tests.contract.joining.builders import FEEDBACK, FRAUD, make_label, make_row, minutes_to_ms
 from transport.records import TopicPartition

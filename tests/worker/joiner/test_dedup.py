@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from contract.events import Judgement
+from contract.events.model import Judgement
 from contract.joining.output import JoinOutput, OrphanLabel
 from contract.messages import Example
 from tests.contract.joining.builders import make_joiner, make_label, make_row

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.mapping.event_topics import EventTopics
 from contract.messages import to_json, to_msgpack
 from contract.profiles.erasures import Erasures

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from contract.events import AHEAD_MS_MAX, Judgement, decode
+from contract.events.model import AHEAD_MS_MAX, Judgement
+from contract.events.reading import decode
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings.reading import Settings
 from testkit.metrics import read_metric

@@ -10,7 +10,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
-from contract.events import Judgement, decode
+from contract.events.model import Judgement
+from contract.events.reading import decode
 from contract.messages import Example, ScoredRow, read_example, to_json, to_msgpack
 from contract.settings.worker import FeedbackSettings
 from devservers.apache_kafka import ApacheKafka, make_admin_client

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.events import Label, UserEvent
+from contract.events.model import Label, UserEvent
 from contract.messages import read_decision, read_example, to_json
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from devservers.process import ChildProcess

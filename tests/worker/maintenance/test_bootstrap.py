@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.events import Order
+from contract.events.model import Order
 from contract.messages import to_json
 from contract.profiles.record import RECORD
 from contract.settings.worker import FeedbackSettings

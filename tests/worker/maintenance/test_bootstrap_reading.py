@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import pytest
 
 from contract.errors import Unavailable
-from contract.events import Order
+from contract.events.model import Order
 from contract.mapping.event_topics import EventTopics
 from contract.messages import to_json
 from contract.profiles.erasures import NO_ERASURES

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contract.errors import StaleState, Unavailable
-from contract.events import Click, Erasure, Judgement, Label, Line, Order
+from contract.events.model import Click, Erasure, Judgement, Label, Line, Order
 from contract.hashing import BUCKETS
 from contract.history.format import HistoricEvent
 from contract.history.sources import history_source, is_history_source, partition_of

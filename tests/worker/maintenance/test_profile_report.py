@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from contract.events import Judgement
+from contract.events.model import Judgement
 from contract.hashing import BUCKETS, hash_id
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import profile_key

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import pytest
 
-from contract.events import Review
+from contract.events.model import Review
 from contract.features.encoder import list_entities
 from contract.features.packing import split_rows
 from contract.graphs import REVIEW

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from contract.events import Order
+from contract.events.model import Order
 from contract.messages import Decision, read_scored_row, to_json
 from tests.metrics import assert_increases
 from tests.worker.environment import PARTITIONS, WorkerEnvironment

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract.events import Event, decode
+from contract.events.model import Event
+from contract.events.reading import decode
 from contract.profiles.entity_updates import Arrival
 from tests.contract.test_events import encode_event
 from worker.ops import metrics

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.events import Click, Event, Order
+from contract.events.model import Click, Event, Order
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold

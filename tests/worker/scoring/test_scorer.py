@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from contract.bundle import publish, read_bundle
-from contract.events import KINDS
+from contract.events.model import KINDS
 from contract.experiment import Trial
 from contract.messages import Ranking, Recommendations
 from testkit.environment.tiny_bundle import make_manifest, publish_tiny, tiny_files

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from contract.events import Erasure
+from contract.events.model import Erasure
 from contract.profiles.erasures import Erasures
 from contract.settings.worker import ListSettings
 from devservers.redis_cluster import LocalRedisCluster
