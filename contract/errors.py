@@ -19,7 +19,7 @@ class ShopstreamError(Exception):
 
 
 class BadEvent(ShopstreamError):
-    """A record that can never be answered; `reason` is one of `contract.events.model.REASONS`, the message the detail."""
+    """A record that can never be answered: `reason` is one of `contract.events.model.REASONS`, the message a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

@@ -50,9 +50,9 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 # The default forbids session timeouts below 6 s.
 group.min.session.timeout.ms=500
-# A killed broker may rejoin only once its old session has expired: after 9 s by default. A broker that is starved of
-# CPU for that long is fenced, and clients that ask it then lose it.
-broker.session.timeout.ms=5000
+# A killed broker may rejoin only once its old session has expired. A broker that is starved of CPU for that long is
+# fenced, and clients that ask it then lose it.
+broker.session.timeout.ms=9000
 broker.heartbeat.interval.ms=500
 # Old data are replayed with their original timestamps, and the broker would delete them by those.
 log.retention.ms=-1

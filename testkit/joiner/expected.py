@@ -93,9 +93,9 @@ def make_last_record(kind: str, event_id: str, ts_ms: int) -> ScoredRow | Event:
         case "impressions":
             return Impression(event_id=event_id, ts_ms=ts_ms, user_id="last", items=())
         case "clicks":
-            return Click(event_id=event_id, ts_ms=ts_ms, user_id="last", item_id="none")
+            return Click(event_id=event_id, ts_ms=ts_ms, user_id="last", item_id="last")
         case "orders":
-            line = Line(item_id="none", quantity=1, unit_price=1.0)
+            line = Line(item_id="last", quantity=1, unit_price=1.0)
             return Order(
                 event_id=event_id,
                 ts_ms=ts_ms,

@@ -45,7 +45,7 @@ def test_every_kind_of_event_and_of_bad_record_occurs(seed: int) -> None:
     # then
     reasons = {reason for _, reason in {**BAD_RECORDS, **ORDERS_ONLY}.values()}
     assert {record.reason for record in records} == reasons | {None}
-    assert reasons == set(REASONS) - {"bad_label", "bad_time", "cannot_score", "too_large_to_keep"}
+    assert reasons == set(REASONS) - {"bad_label", "bad_schema", "bad_time", "cannot_score", "too_large_to_keep"}
     assert {record.kind for record in records} == {"orders", "clicks", *SIDE_KINDS["orders"], *SIDE_KINDS["browsing"]}
 
 

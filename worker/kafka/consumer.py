@@ -62,7 +62,8 @@ class GroupConsumer:
         partitions at each rebalance; "cooperative-sticky" revokes only those that move.
         """
         self._is_eager = strategy == "range"
-        self._name = InstanceName(group=group, instance=instance, session_s=kafka.session_timeout_ms / 1000)
+        self._session_s = kafka.session_timeout_ms / 1000
+        self._name = InstanceName(group=group, instance=instance, session_s=self._session_s)
         self._member_id, self._has_new_partitions = MemberId(), False
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
@@ -401,7 +402,9 @@ class GroupConsumer:
             servers = self._configuration["bootstrap.servers"]
             log.warning("No Kafka broker of %s answers, the client retries: %s", servers, error.str())
             metrics.WAITING.labels("kafka").set(1)
-            self.brokers_down, self._client_due_s = True, time.monotonic() + CLIENT_AWAY_S
+            self.brokers_down = True
+            # Of a member with partitions the session is to have ended: it would lose them to a short absence otherwise.
+            self._client_due_s = time.monotonic() + max(CLIENT_AWAY_S, self._session_s if self.assignment else 0.0)
 
     def _needs_broker_check(self) -> bool:
         """Also of a member without partitions: a client that has forgotten all brokers may not report that."""
@@ -411,7 +414,7 @@ class GroupConsumer:
         try:
             self._consumer.list_topics(timeout=1)
         except KafkaException as error:
-            if not self.assignment and time.monotonic() >= self._client_due_s:
+            if time.monotonic() >= self._client_due_s:
                 self._replace_client(f"no broker answers this client: {error.args[0].str()}")
             return
         self._client_due_s = time.monotonic() + CLIENT_AWAY_S

@@ -36,7 +36,7 @@ class FromCommitted:
         pass
 
 
-def make_settings(broker: ApacheKafka, prefix: str) -> KafkaSettings:
+def make_settings(broker: KafkaBroker, prefix: str) -> KafkaSettings:
     return KafkaSettings(
         bootstrap_servers=broker.bootstrap,
         group_prefix=prefix,
@@ -177,7 +177,7 @@ def test_offsets_are_not_set_back_by_a_member_that_kept_the_partitions_of_a_form
     broker: KafkaBroker, topic: str
 ) -> None:
     # given a member with partitions that another one has read on since
-    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, group_prefix=topic)
+    kafka = make_settings(broker, topic)
     consumer = GroupConsumer(kafka=kafka, group=topic, instance="0")
     consumer.subscribe([topic], FromCommitted())
     wait_until(lambda: consumer.poll(10, 20) or len(consumer.assignment) == 4)
