@@ -13,7 +13,7 @@ from contract.compilation import describe, jit
 CONTRACT = Path(__file__).parents[2] / "contract"
 # A user searched at the beginning of a day, and is looked at 90 minutes later.
 FOLD = """
-from contract.events import Search
+from contract.events.model import Search
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES
 from contract.profiles.store import fold
