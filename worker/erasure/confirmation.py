@@ -13,6 +13,7 @@ from typing import Final
 
 from contract.mapping.event_topics import EventTopics
 from contract.messages import ErasureConfirmation, to_json
+from contract.profiles.record import FAMILIES
 from transport.records import TopicPartition
 from worker.erasure.owners import ErasureOwners, OwnerOffsets, describe_owners, read_owner_offsets
 from worker.erasure.progress import ErasureProgress
@@ -24,11 +25,10 @@ from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.batch import Reject, report_rejects
-from worker.records.lanes import LANES
 from worker.redis.client import to_pairs
 from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker
-from worker.state.profile_store import RedisProfileStore, name_sources
+from worker.state.profile_store import RedisProfileStore, locate_sources
 
 log = logging.getLogger(__name__)
 CONFIRMATIONS_MAX: Final = 1_000
@@ -222,9 +222,7 @@ class ErasureConfirmer:
             self._profiles.client.pipeline([("HDEL", self._profiles.profile_key(user), *sources)])
 
     def _live_sources(self) -> set[str]:
-        topics, live = self._event_topics, set(HistoryRegistry(self._profiles).read())
-        for lane in LANES.values():
-            kinds = topics.kinds_folded(lane.folded_kinds)
-            ids = self._admin.fetch_topic_ids(kinds)
-            live.update(name_sources(self._admin.list_partitions(kinds), kinds, ids, topics.added).values())
-        return live
+        topics = self._event_topics.names_of(FAMILIES)
+        partitions, topic_ids = self._admin.list_partitions(topics), self._admin.fetch_topic_ids(topics)
+        logs = locate_sources(self._event_topics, FAMILIES, partitions, topic_ids)
+        return logs.keys() | HistoryRegistry(self._profiles).read().keys()

@@ -38,7 +38,7 @@ from worker.state.profile_repair import is_readable
 from worker.state.profile_store import (
     RETENTION_MIN_MS,
     RedisProfileStore,
-    name_sources,
+    locate_sources,
     open_profile_store,
 )
 
@@ -141,14 +141,10 @@ class Verification:
 
     def _read_topology(self) -> Topology:
         offset_ranges = self._reader.fetch_offset_ranges(self._topics)
-        topics, topic_ids = self._record_reader.topics, self._admin.fetch_topic_ids(self._topics)
-        partitions = dict[str, TopicPartition]()
-        for kind in self._kinds:  # a topic with several kinds is a source of each
-            kinds = topics.kinds_folded([kind])
-            of_kind = [partition for partition in offset_ranges if partition.topic in kinds]
-            names = name_sources(of_kind, kinds, topic_ids, topics.added)
-            partitions |= {source: partition for partition, source in names.items()}
-        return Topology(partitions, offset_ranges)
+        topic_ids = self._admin.fetch_topic_ids(self._topics)
+        return Topology(
+            locate_sources(self._record_reader.topics, self._kinds, offset_ranges, topic_ids), offset_ranges
+        )
 
     def _recompute(
         self, snapshot: ProfileSnapshot, topology: Topology, log_starts: Mapping[str, int], erasures: Erasures

@@ -10,17 +10,18 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from contract.errors import BadProfile, StaleState, Unavailable
 from contract.hashing import BUCKETS
 from contract.profiles.erasures import NO_ERASURES, Erasures
+from contract.profiles.record import FAMILIES
 from contract.profiles.store import MergedOffsets
 from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, TopicPartition
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
-from worker.records.lanes import LANES, Lane
+from worker.records.lanes import Lane
 from worker.state.history_registry import HistoryRegistry
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
 from worker.state.profile_repair import ProfileRepair
-from worker.state.profile_store import RedisProfileStore, name_sources
+from worker.state.profile_store import RedisProfileStore, locate_sources, name_sources
 
 log = logging.getLogger(__name__)
 ApplyErasures = Callable[[Mapping[TopicPartition, str], MergedOffsets], None]
@@ -120,20 +121,10 @@ class Recovery:
 
     def _find_missing_logs(self, sources: Container[str], consumer: GroupConsumer) -> list[TopicPartition]:
         """The partitions of these sources whose first records are gone; deleted topics have none."""
-        kinds_by_lane = [self._topics.kinds_folded(lane.folded_kinds) for lane in LANES.values()]
-        topics = dict.fromkeys(topic for kinds in kinds_by_lane for topic in kinds)
+        topics = self._topics.names_of(FAMILIES)
         partitions, topic_ids = self._admin.list_partitions(topics), self._admin.fetch_topic_ids(topics)
-        needed = {
-            name: partition
-            for kinds in kinds_by_lane
-            for partition, name in name_sources(
-                [partition for partition in partitions if partition.topic in kinds],
-                kinds,
-                topic_ids,
-                self._topics.added,
-            ).items()
-            if name in sources
-        }
+        logs = locate_sources(self._topics, FAMILIES, partitions, topic_ids)
+        needed = {name: partition for name, partition in logs.items() if name in sources}
         log_starts, offsets = self._profiles.read_log_starts(), consumer.query_offsets(needed.values())
         return [partition for name, partition in needed.items() if offsets[partition].low > log_starts.get(name, 0)]
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from contract.errors import BadProfile, StaleState
 from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
+from contract.mapping.event_topics import EventTopics
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
@@ -324,6 +325,21 @@ def name_sources(
         p: source_name(kinds[p.topic], topic_ids.get(p.topic), p.partition, p.topic if p.topic in added else "")
         for p in partitions
     }
+
+
+def locate_sources(
+    topics: EventTopics,
+    kinds: Iterable[str],
+    partitions: Iterable[TopicPartition],
+    topic_ids: Mapping[str, str],
+) -> dict[str, TopicPartition]:
+    """The partition of each source of these kinds; a topic with several kinds is a source of each."""
+    known, sources = list(partitions), dict[str, TopicPartition]()
+    for kind in kinds:
+        folded = topics.kinds_folded([kind])
+        names = name_sources([p for p in known if p.topic in folded], folded, topic_ids, topics.added)
+        sources |= {source: partition for partition, source in names.items()}
+    return sources
 
 
 def source_name(kind: str, topic_id: str | None, partition: int, added_topic: str = "") -> str:
