@@ -5,35 +5,27 @@ the history: see docs/decisions/0034.
 """
 
 import logging
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contract.errors import LostLog, StaleState
+from contract.errors import StaleState
 from contract.history.format import read_events, read_manifest
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from contract.settings.worker import FeedbackSettings
 from transport.kafka_times import KafkaTimes
-from transport.log_reader import LogReader
-from transport.record_reader import open_record_reader
 from transport.records import OffsetRange, TopicPartition
-from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.history_folder import HistoryEvents, HistoryFolder, TopicIds
 from worker.maintenance.profile_report import to_epoch_ms
-from worker.maintenance.rebuild import Rebuild, RebuildRefused, format_result
-from worker.ops.retry import Retry
+from worker.maintenance.rebuild import Rebuild, RebuildRefused, format_result, run_and_print
 from worker.records.batch import decode_records
-from worker.records.intake import make_event_readers
-from worker.records.lanes import LANES
-from worker.redis.cluster import connect
-from worker.state.generations import LeaseLost
 from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore, name_sources
 
@@ -73,7 +65,6 @@ class Bootstrap(Rebuild):
         super().__init__(**rebuild, accepts_loss=True)  # the history stands for the first records
         self._manifest, self._history = read_manifest(history), history
         self._feedback, self._until_ms, self._accepts_gap = feedback, until_ms, accepts_gap
-        self._kinds_by_lane = {name: self._event_topics.kinds_folded(lane.folded_kinds) for name, lane in LANES.items()}
         self.result = HistoryResult()
 
     def _fold_first(self, profiles: RedisProfileStore, erasures: Erasures) -> None:
@@ -176,31 +167,16 @@ def bootstrap(
     settings: Settings, history: Path, until: datetime | None, *, accepts_gap: bool, stop: threading.Event
 ) -> int:
     """Bootstrap and print the result; 0: the new state serves, 3: refused, and nothing has changed."""
-    client = connect(settings.redis)
-    reader = LogReader(kafka=settings.kafka)
-    try:
-        run = Bootstrap(
-            history=history,
-            feedback=settings.feedback,
-            until_ms=to_epoch_ms(until) if until else None,
-            accepts_gap=accepts_gap,
-            reader=reader,
-            admin=KafkaAdmin(kafka=settings.kafka),
-            client=client,
-            prefix=settings.redis.prefix,
-            record_reader=open_record_reader(settings, make_event_readers(settings), Retry(stop).call),
-            retry=Retry(stop),
-            entity_kinds=settings.entity_kinds(),
-        )
-        rebuilt = run.run()
-    except (RebuildRefused, LeaseLost, LostLog) as error:
-        print(f"Nothing has changed: {error}", file=sys.stderr)
-        return 3
-    finally:
-        reader.close()
-        client.close()
-    print("\n".join([*format_history(run.result), *format_result(rebuilt)]))
-    return 0
+    make = partial(
+        Bootstrap,
+        history=history,
+        feedback=settings.feedback,
+        until_ms=to_epoch_ms(until) if until else None,
+        accepts_gap=accepts_gap,
+    )
+    return run_and_print(
+        settings, stop, make, lambda run, rebuilt: [*format_history(run.result), *format_result(rebuilt)]
+    )
 
 
 def format_history(result: HistoryResult) -> Iterator[str]:

@@ -8,9 +8,10 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
@@ -41,6 +42,7 @@ STALLED_PASSES_MAX: Final = 5
 LOG_EVERY_S: Final = 10.0
 STOPPED: Final = "Asked to end before all records were folded. The former state serves on."
 T = TypeVar("T")
+R = TypeVar("R", bound="Rebuild")
 
 
 class RebuildRefused(ShopstreamError):
@@ -84,6 +86,8 @@ class Rebuild:
         self._record_reader, self._event_topics = record_reader, record_reader.topics
         self._erasures = self._event_topics.settings.erasures
         self._topics = self._event_topics.names_of(FAMILIES)
+        # A topic that both lanes read is two sources.
+        self._kinds_by_lane = {name: self._event_topics.kinds_folded(lane.folded_kinds) for name, lane in LANES.items()}
         self._retry_policy, self._readers, self._entity_kinds = retry, record_reader.readers, entity_kinds
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
@@ -102,15 +106,15 @@ class Rebuild:
         try:
             erasures, read_offsets = self._retry(lambda: self._read_erasures())
             builders = {
-                lane_name: StateBuilder(
+                lane: StateBuilder(
                     profiles=profiles,
-                    kinds=self._event_topics.kinds_folded(lane.folded_kinds),
+                    kinds=kinds,
                     erasures=erasures,
                     record_reader=self._record_reader,
                     readers=self._readers,
                     entity_kinds=self._entity_kinds,
                 )
-                for lane_name, lane in LANES.items()  # a topic that both lanes read is two sources
+                for lane, kinds in self._kinds_by_lane.items()
             }
             collected = self._retry(self._collect)
             previous = self._retry(self._generations.read_serving)
@@ -275,27 +279,37 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
     from_ms = to_epoch_ms(start) if start else None
     if from_ms is not None and from_ms > time.time_ns() // 1_000_000:
         raise BadConfig([f"A state should begin in the past. Found {start}."])
+    make = partial(Rebuild, from_ms=from_ms, accepts_loss=accepts_loss)
+    return run_and_print(settings, stop, make, lambda _, result: format_result(result))
+
+
+def run_and_print(
+    settings: Settings,
+    stop: threading.Event,
+    make: Callable[..., R],
+    format_outcome: Callable[[R, RebuildResult], Iterable[str]],
+) -> int:
+    """Run what `make` returns and print its outcome; 0: the new state serves, 3: refused, and nothing has changed."""
     client = connect(settings.redis)
     reader = LogReader(kafka=settings.kafka)
     try:
-        result = Rebuild(
+        run = make(
             reader=reader,
             admin=KafkaAdmin(kafka=settings.kafka),
             client=client,
             prefix=settings.redis.prefix,
             record_reader=open_record_reader(settings, make_event_readers(settings), Retry(stop).call),
             retry=Retry(stop),
-            from_ms=from_ms,
-            accepts_loss=accepts_loss,
             entity_kinds=settings.entity_kinds(),
-        ).run()
+        )
+        result = run.run()
     except (RebuildRefused, LeaseLost, LostLog) as error:
         print(f"Nothing has changed: {error}", file=sys.stderr)
         return 3
     finally:
         reader.close()
         client.close()
-    print("\n".join(format_result(result)))
+    print("\n".join(format_outcome(run, result)))
     return 0
 
 
