@@ -21,7 +21,6 @@ FOLDED_EVENTS: Final[Mapping[str, type[Event]]] = {
     "searches": Search,
 }
 NEAREST_SHARE: Final = 0.6  # least likeness of a name that is suggested
-COLUMN_PREFIX: Final = "column."
 
 
 class Source(NamedTuple):

@@ -3,7 +3,6 @@
 `read_maps` turns the tables of `shop.toml` into `MapTable`s and lists every mistake; `contract.mapping` compiles them.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
@@ -12,6 +11,7 @@ import msgspec
 
 from contract.errors import BadConfig
 from contract.events.model import KINDS, Event
+from contract.features.sources import describe_nearest
 from contract.mapping.paths import BadPath, parse_path
 
 MAPPED_KINDS: Final = ("clicks", "impressions", "orders", "reviews", "searches", "products", "labels")
@@ -123,8 +123,7 @@ def _list_nested(annotation: Any) -> tuple[str, ...]:
 def suggest(name: str, accepted: Iterable[str]) -> str:
     """The accepted names, and the nearest one if one is near."""
     names = list(accepted)
-    near = difflib.get_close_matches(name, names, 1, 0.6)
-    return f"{', '.join(names)}. Found none of that name" + (f"; the nearest is `{near[0]}`." if near else ".")
+    return f"{', '.join(names)}. Found none of that name{describe_nearest(name, names)}."
 
 
 class _MapReader:

@@ -10,13 +10,12 @@ import msgspec
 from contract.errors import BadEvent
 from contract.events.model import AHEAD_MS_MAX, clamp
 from contract.events.reading import make_readers
-from contract.history.format import KIND_ORDER, HistoricEvent, JsonLine
+from contract.history.format import KIND_ORDER, HistoricEvent, decode_line
 from contract.mapping.topic_map import TopicMap
 from contract.settings.intake import IntakeSettings
 from contract.tasks import Task
 from training.history.inputs import Document, InputFile
 
-read_line: Final = msgspec.json.Decoder(JsonLine).decode
 RANKS: Final = {kind: rank for rank, kind in enumerate(KIND_ORDER)}
 NO_KAFKA_TIME: Final = -1
 DEFAULTS: Final = IntakeSettings()
@@ -64,7 +63,7 @@ class DocumentDecoder:
 def split_line(document: Document) -> tuple[str, bytes]:
     """The kind and the event of a line {"kind": ..., "event": ...}."""
     try:
-        line = read_line(document if isinstance(document, bytes) else b"")
+        line = decode_line(document if isinstance(document, bytes) else b"")
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadEvent("not_json", f'A line should be {{"kind": ..., "event": ...}}. Found: {error}') from error
     return line.kind, bytes(line.event)

@@ -12,7 +12,7 @@ import msgspec
 from contract.errors import BadData, BadEvent
 from contract.events.model import KINDS
 from contract.events.reading import READERS, EventReaders
-from contract.history.format import HistoricEvent, JsonLine, read_events
+from contract.history.format import HistoricEvent, JsonLine, decode_line, read_events
 
 
 def read_history(
@@ -23,7 +23,6 @@ def read_history(
     A folder is a sorted history. Its judgements are left out: a replay makes its own from the labels.
     Raises `BadData` for a file that cannot be read, or a line of another form.
     """
-    decoder = msgspec.json.Decoder(JsonLine)
     for path in paths:
         if path.is_dir():
             yield from (historic for historic in read_events(path) if historic.kind != "judgements")
@@ -32,16 +31,14 @@ def read_history(
             with path.open("rb") as file:
                 for number, text in enumerate(file, 1):
                     if text.strip():
-                        yield from decode_line(decoder.decode(text), f"{path.name}:{number}", rejected, readers)
+                        yield from read_event(decode_line(text), f"{path.name}:{number}", rejected, readers)
         except OSError as error:
             raise BadData(f"{path} should be a readable file. Found: {error}") from error
         except msgspec.MsgspecError as error:
             raise BadData(f'{path.name}:{number} should be {{"kind": ..., "event": ...}}. Found: {error}') from error
 
 
-def decode_line(
-    line: JsonLine, location: str, rejected: Counter[str], readers: EventReaders
-) -> Iterator[HistoricEvent]:
+def read_event(line: JsonLine, location: str, rejected: Counter[str], readers: EventReaders) -> Iterator[HistoricEvent]:
     """The line's event, if it is valid."""
     if line.kind not in KINDS:
         raise BadData(f"{location} should have a kind among {sorted(KINDS)}. Found {line.kind!r}.")
