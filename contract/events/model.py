@@ -5,6 +5,7 @@ Unknown fields are ignored and missing optional ones have defaults, so that prod
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -258,12 +259,16 @@ def digest_content(event: Event) -> str:
 
     Absent fields do not count, so that a release with a further optional field computes the same.
     """
-    content = {
-        name: to_comparable(value) if name == "attributes" else value
-        for name in event.__struct_fields__
-        if name not in ("event_id", "ts_ms") and (value := getattr(event, name)) is not None
-    }
+    content = {name: value for name in list_content_fields(type(event)) if (value := getattr(event, name)) is not None}
+    if "attributes" in content:
+        content["attributes"] = to_comparable(content["attributes"])
     return hashlib.blake2b(to_msgpack(content), digest_size=DIGEST_BYTES).hexdigest()
+
+
+@cache  # every order has a digest
+def list_content_fields(struct: type[Event]) -> tuple[str, ...]:
+    """The fields that say what an event is about."""
+    return tuple(name for name in struct.__struct_fields__ if name not in ("event_id", "ts_ms"))
 
 
 def to_comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
