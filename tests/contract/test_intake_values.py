@@ -5,7 +5,7 @@ import pytest
 from contract.errors import BadEvent
 from contract.events.addresses import to_address_entity
 from contract.events.codes import ALPHA_2_BY_CODE
-from contract.events.model import Label
+from contract.events.model import Label, digest_content
 from contract.events.reading import READERS
 from tests.contract.intake import NOW_MS, Intake
 from tests.contract.test_events import LINE, encode_event
@@ -20,6 +20,21 @@ def test_whole_floats_are_integers_and_text_may_be_a_number() -> None:
     assert [line.quantity for line in order.lines] == [1, 2]
     assert type(order.lines[0].quantity) is int
     assert (order.lines[1].unit_price, order.amount, order.ts_ms) == (19.99, 19.99, NOW_MS)
+
+
+def test_a_quantity_may_have_a_fraction_and_a_whole_one_is_an_integer_however_it_is_written() -> None:
+    lines = [{**LINE, "quantity": quantity} for quantity in (2.5, "0.75", 1e-3, 2, 2.0, "2", "2.0", 10_000_000)]
+    order = Intake("orders").read(lines=lines)
+    quantities = [line.quantity for line in order.lines]
+    assert quantities == [2.5, 0.75, 1e-3, 2, 2, 2, 2, 10_000_000]
+    assert [type(quantity) for quantity in quantities] == [float] * 3 + [int] * 5
+    whole, as_float = (Intake("orders").read(lines=[{**LINE, "quantity": q}]) for q in (2, 2.0))
+    assert digest_content(whole) == digest_content(as_float)
+
+
+@pytest.mark.parametrize("quantity", [0, -1, -0.5, 0.0, 10_000_000.5, 10_000_001, "0", float("nan"), 1e300])
+def test_a_quantity_that_is_not_above_none_is_refused(quantity: object) -> None:
+    assert Intake("orders").find_reason(lines=[{**LINE, "quantity": quantity}]) == "out_of_range"
 
 
 @pytest.mark.parametrize("space", [" ", "\n", "\x0b", "\x1c", "\x1f", "\x85", "\u00a0", "\u2003", "\u3000"])
