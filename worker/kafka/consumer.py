@@ -69,6 +69,7 @@ class GroupConsumer:
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
         self._partitions_by_name: dict[tuple[str, int], TopicPartition] = {}
+        self._denial = ""
         self.brokers_down = False
         self._client_due_s = time.monotonic() + CLIENT_AWAY_S  # when to try a new client if no broker answers this one
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
@@ -123,6 +124,11 @@ class GroupConsumer:
             self._check_member()
         # This very call may have revoked some partitions.
         return [record for record in records if record.topic_partition in self.assignment]
+
+    @property
+    def denial(self) -> str:
+        """The error by which Kafka has denied the group to this process; empty where it is a member with partitions."""
+        return "" if self.assignment else self._denial
 
     def heartbeat(self) -> None:
         """Stay a member of the group while the worker waits for a server; reads no record."""
@@ -331,6 +337,8 @@ class GroupConsumer:
             return None
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StaleState(f"{partition} should go on where it was read to. Found: {error.str()}")
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self._denial = error.str()
         log.warning(
             "No record of %s for now, the client retries: %s",
             partition.log_text(),

@@ -13,6 +13,7 @@ class Reason(StrEnum):
 
     OPEN_TRANSACTION = "open_transaction"
     TOPIC_MISSING = "topic_missing"
+    DENIED = "denied"
     TOPIC_UNFIT = "topic_unfit"
     UNWRITABLE = "unwritable"
     REDIS = "redis"

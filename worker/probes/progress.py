@@ -36,13 +36,14 @@ class Progress:
     """The latest snapshot of the thread that created this object.
 
     `followed`: the positions in topics that are read outside the group; called from other threads. `step`: names what
-    the thread does now.
+    the thread does now. `denial`: the error by which Kafka denies the group to this process, if it does.
     """
 
     followed: Callable[[], Positions] = dict
     step: Callable[[], str] = lambda: ""
     latest: Snapshot | None = None  # replaced as a whole, so that readers need no lock
     worked_s: float = 0.0
+    denial: str = ""
     thread_id: int = 0
 
     def __post_init__(self) -> None:
