@@ -194,6 +194,8 @@ class DocumentReader:
         return tuple(idents)
 
     def _read_ip(self, value: object) -> str:
+        if isinstance(value, list):
+            value = ",".join(read_text(entry) for entry in value)
         address = self._read_address(read_text(value))
         if address is None:
             raise Unreadable("Expected a public address")

@@ -77,7 +77,7 @@ class EventReader:
                 event = msgspec.convert(document, self._struct)
                 if self._is_plain(event):
                     return event
-            except (msgspec.ValidationError, RecursionError):
+            except (msgspec.ValidationError, RecursionError, ValueError):  # the last of a decimal that is no number
                 pass  # of another form
         try:
             return self._document_reader.read(document)
