@@ -66,7 +66,7 @@ class BrowsingLane:
             worker.start()
 
     def has(self, searches: int) -> bool:
-        """Whether all workers are ready, and have all partitions of all topics, with so many of searches."""
+        """Whether all workers are ready and have every partition, `searches` of them of searches."""
         names = self.environment.topics.names_of(LANES["browsing"].kinds).values()
         expected = {TopicPartition(name, n) for name in names for n in range(searches if name == self.searches else 4)}
         group = self.environment.group_id("browsing")

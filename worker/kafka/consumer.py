@@ -14,6 +14,7 @@ from contract.errors import StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.client_log import create_client
 from transport.headers import decode_headers
+from transport.log_consumer import MISSING
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.kafka.consumer_client import build_configuration, close_client
 from worker.kafka.instance_name import InstanceName, MemberId
@@ -27,7 +28,6 @@ REJOIN_WAIT_MAX_S: Final = 16.0
 # A client forgets brokers that their cluster does not list, such as one that has just started, and never asks again:
 # https://github.com/confluentinc/librdkafka/issues/5301
 CLIENT_AWAY_S: Final = 10.0
-UNKNOWN: Final = (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART)
 AWAY: Final = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
 START_PENDING: Final = OFFSET_END  # of a partition whose start `seek` will set
 T = TypeVar("T")
@@ -347,7 +347,7 @@ class GroupConsumer:
             return None
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StaleState(f"{partition} should go on where it was read to. Found: {error.str()}")
-        if error.code() in UNKNOWN and partition in self.assignment:
+        if error.code() in MISSING and partition in self.assignment:
             self._missing.query_within(0.0)
         log.warning(
             "No record of %s for now, the client retries: %s",

@@ -2,7 +2,7 @@
 
 A topic may be recreated with fewer partitions. The group assigns its partitions again once a member finds another
 number in its metadata. A static member that restarts at that time gets its former partitions without a rebalance, and
-its metadata never change: nobody notices, and requests about these partitions fail without end.
+its metadata never change: no member notices, and requests about these partitions fail without end.
 """
 
 import math

@@ -27,8 +27,8 @@ class Reason(StrEnum):
 class Block(NamedTuple):
     """Something that stands still since `since_s` (monotonic), and why, as a sentence.
 
-    `is_unfit`: the worker cannot work, or not on all of its partitions, so it is not ready at once. `stands`: a partition or the worker itself
-    makes no progress, so after a longer time it is not live.
+    `is_unfit`: the worker cannot work, or not on all of its partitions, so it is not ready at once. `stands`: a
+    partition or the worker itself makes no progress, so after a longer time it is not live.
     """
 
     reason: Reason

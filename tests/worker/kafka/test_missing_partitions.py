@@ -177,7 +177,7 @@ def test_a_member_whose_group_does_not_rebalance_reads_the_partitions_that_exist
     assert group.assigned == group.list_partitions(4)
 
 
-class Clock:
+class SetClock:
     """A clock that tests set."""
 
     now_s = 100.0
@@ -188,7 +188,7 @@ class Clock:
 
 def test_a_partition_is_missing_once_two_queries_in_a_row_did_not_find_it() -> None:
     # given a query that does not know two partitions
-    clock, assigned = Clock(), {TopicPartition("orders", n) for n in range(4)}
+    clock, assigned = SetClock(), {TopicPartition("orders", n) for n in range(4)}
     missing = MissingPartitions(clock_s=clock)
     assert not missing.is_query_due()
     missing.query_within(0)
@@ -209,7 +209,7 @@ def test_every_partition_of_a_deleted_topic_is_missing() -> None:
 
 
 def test_a_rebalance_is_due_from_time_to_time_as_long_as_a_partition_is_missing() -> None:
-    clock, partition = Clock(), TopicPartition("orders", 3)
+    clock, partition = SetClock(), TopicPartition("orders", 3)
     missing = MissingPartitions(clock_s=clock)
     assert not missing.take_rebalance()
     missing.partitions.add(partition)
