@@ -406,7 +406,7 @@ class GroupConsumer:
 
     def _leave_missing(self) -> None:
         """Go on without the assigned partitions that do not exist, and ask the group to assign those that do."""
-        if self.assignment and self._missing.is_query_due() and self._check_member():
+        if self.assignment and self._missing.take_query() and self._check_member():
             try:
                 counts = self._count_partitions(timeout_s=1)
             except KafkaException:

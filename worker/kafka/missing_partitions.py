@@ -30,8 +30,12 @@ class MissingPartitions:
         """Query at that time, unless a query is due earlier."""
         self._query_due_s = min(self._query_due_s, self._clock_s() + seconds)
 
-    def is_query_due(self) -> bool:
-        return self._clock_s() >= self._query_due_s
+    def take_query(self) -> bool:
+        """Whether to query now; where that gets no answer, the next one is due after `WAITING_S`."""
+        if (now_s := self._clock_s()) < self._query_due_s:
+            return False
+        self._query_due_s = now_s + WAITING_S
+        return True
 
     def find(self, assigned: Set[TopicPartition], counts: Mapping[str, int]) -> set[TopicPartition]:
         """Those of the assigned partitions that two queries in a row did not find; `counts`: partitions by topic."""

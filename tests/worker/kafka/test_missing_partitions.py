@@ -190,17 +190,17 @@ def test_a_partition_is_missing_once_two_queries_in_a_row_did_not_find_it() -> N
     # given a query that does not know two partitions
     clock, assigned = SetClock(), {TopicPartition("orders", n) for n in range(4)}
     missing = MissingPartitions(clock_s=clock)
-    assert not missing.is_query_due()
+    assert not missing.take_query()
     missing.query_within(0)
-    assert missing.is_query_due()
+    assert [missing.take_query() for _ in range(2)] == [True, False]
     assert missing.find(assigned, {"orders": 2}) == set()
     # when the next one, some time later, knows one of them
-    assert not missing.is_query_due()
+    assert not missing.take_query()
     clock.now_s += CONFIRM_S
-    assert missing.is_query_due()
+    assert missing.take_query()
     # then the other one is missing
     assert missing.find(assigned, {"orders": 3}) == {TopicPartition("orders", 3)}
-    assert not missing.is_query_due()
+    assert not missing.take_query()
 
 
 def test_every_partition_of_a_deleted_topic_is_missing() -> None:
