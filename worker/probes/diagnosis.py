@@ -13,6 +13,7 @@ from worker.probes.blocks import (
     Block,
     Reason,
     explain_frozen_step,
+    explain_missing_partitions,
     explain_missing_topics,
     explain_open_transaction,
     explain_rebalance,
@@ -51,6 +52,7 @@ class Diagnosis:
         self._followed = frozenset(worker.followed_topics.values())
         self._unfit_since_s: float | None = None
         self._denied_since_s: float | None = None
+        self._missing_since_s: float | None = None
         # For each partition: since when it stands, and how often the worker had recovered its state by then.
         self._recoveries: dict[TopicPartition, tuple[float, int]] = {}
         self._latest_recovery = (0, 0.0)  # their number, and when it was seen to change
@@ -69,6 +71,10 @@ class Diagnosis:
             self._denied_since_s = None
         latest, wait = self._progress.latest, self._find_wait()
         has_partitions = latest is not None and bool(latest.ends)
+        self._missing_since_s = (self._missing_since_s or now_s) if latest and latest.missing else None
+        if latest and self._missing_since_s:
+            text = explain_missing_partitions(latest.missing, self._worker.group)
+            yield Block(Reason.REBALANCE, self._missing_since_s, text, is_unfit=True, stands=False)
         if view.rebalancing_since_s is not None:
             yield Block(
                 Reason.REBALANCE, view.rebalancing_since_s, self._explain_rebalance(), stands=not has_partitions

@@ -143,6 +143,17 @@ def test_a_write_that_waits_for_a_topic_which_does_not_exist_names_it(case: Case
     assert (unfit.reason, unfit.is_unfit, unfit.stands) == (Reason.TOPIC_MISSING, True, False)
 
 
+def test_a_worker_is_not_ready_while_its_group_assigns_a_partition_that_does_not_exist(case: Case) -> None:
+    case.progress.publish({ORDERS: 5}, {ORDERS: 5}, missing={TopicPartition("shop.orders", 4)})
+
+    (block,) = case.diagnosis.find_process_blocks(case.view, case.now_s)
+
+    assert (block.reason, block.since_s, block.is_unfit, block.stands) == (Reason.REBALANCE, case.now_s, True, False)
+    assert "The group shop-orders should assign partitions that exist. Found shop.orders[4]" in block.text
+    case.progress.publish({ORDERS: 5}, {ORDERS: 5})
+    assert not list(case.diagnosis.find_process_blocks(case.view, case.now_s))
+
+
 def test_a_step_that_does_not_end_is_named_with_its_line_of_code(case: Case) -> None:
     # given a worker's thread that is inside one step for long
     case.step = Step.MERGE
