@@ -76,6 +76,10 @@ class EventReader:
             return self.read(mended)
         return self._document_reader.read(decode_document(value))
 
+    def takes(self, event: Event) -> bool:
+        """Whether an event whose fields have their types is the one that `read_document` would give."""
+        return self._is_typed and self._is_plain(event)
+
     def read_document(self, document: object) -> Event:
         """The event of a document that is already decoded; raises `BadEvent`."""
         if self._is_typed:

@@ -7,12 +7,11 @@ names and constants reach the text, by `repr`; all else is bound by a name.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from contract.errors import BadEvent
-from contract.events.reading import decode_document
-from contract.mapping.paths import ABSENT_ERRORS, Getter, Step, compile_path, parse_path, split_each
+from contract.mapping.paths import ABSENT_ERRORS, Step, compile_path, parse_path, split_each
 from contract.mapping.shapes import Place
-from contract.mapping.values import Convert, compile_table, compile_time, to_major
-from contract.settings.mapping import MONEY_FIELDS, FieldSource, FieldSources
+from contract.mapping.sources import compile_convert, compile_key, find_list, list_sources, make_check, read_text
+from contract.mapping.values import to_major
+from contract.settings.mapping import FieldSource, FieldSources
 
 Document = dict[str, Any]
 Headers = Mapping[str, bytes]
@@ -33,7 +32,7 @@ def compile_fields(
     `nested`: the fields that an event may have, with those of one entry of lines. `placeholders`: what stands for no
     id, in lower case. `shape`: of structs in place of documents.
     """
-    writer = _Writer(placeholders, shape)
+    writer = Writer(placeholders, shape)
     writer.write(0, "def build(document, key, headers):")
     writer.open_objects(1, DOCUMENT, [path for source in list_sources(fields) for path in source.paths])
     writer.write(1, "event = {}")
@@ -47,7 +46,9 @@ def compile_fields(
         elif nested[name]:
             writer.write_lines(name, source)
         else:
-            writer.write_object(name, source)
+            writer.write_object(source)
+            writer.write(1, "if part:")
+            writer.write(2, f"event[{name!r}] = part")
     writer.write_money(fields, nested)
     writer.write(1, "return event")
     build: Build = writer.compile("build")
@@ -56,7 +57,7 @@ def compile_fields(
 
 def compile_source(source: FieldSource, shape: Place | None = None) -> Source:
     """The function from a record to the value at one source."""
-    writer = _Writer(frozenset(), shape)
+    writer = Writer(frozenset(), shape)
     writer.write(0, "def read(document, key, headers):")
     writer.open_objects(1, DOCUMENT, source.paths)
     writer.write_source(1, "", source)
@@ -65,7 +66,7 @@ def compile_source(source: FieldSource, shape: Place | None = None) -> Source:
     return read
 
 
-class _Writer:
+class Writer:
     """Writes the text of a function; `names` are what it refers to.
 
     `shape`: of structs that it reads; without, it reads documents.
@@ -185,7 +186,7 @@ class _Writer:
     def write_lines(self, name: str, sources: Mapping[str, FieldSource]) -> None:
         """One document for each entry of the list that the paths go through; the record itself if none does."""
         list_steps = find_list(sources)
-        entries = self._locate_list(list_steps) if list_steps is not None else "[document]"
+        entries = self.locate_list(list_steps) if list_steps is not None else "[document]"
         self.write(1, f"value = {entries}")
         self.write(1, "if isinstance(value, list):")
         self.write(2, "lines = []")
@@ -201,7 +202,7 @@ class _Writer:
         self.write(1, "elif value is not None:")
         self.write(2, f"event[{name!r}] = value")
 
-    def _locate_list(self, steps: Sequence[Step]) -> str:
+    def locate_list(self, steps: Sequence[Step]) -> str:
         """The expression of the list that lines are read of."""
         place = self._shapes[DOCUMENT]
         if place is None or not steps:
@@ -212,15 +213,13 @@ class _Writer:
         self._shapes[ENTRY] = place.entries if place is not None and place.is_list else None
         return value
 
-    def write_object(self, name: str, sources: Mapping[str, FieldSource]) -> None:
-        """A table of values, such as attributes; absent if it has none."""
+    def write_object(self, sources: Mapping[str, FieldSource]) -> None:
+        """Set `part` to a table of values, such as attributes."""
         self.write(1, "part = {}")
         for field, source in sources.items():
             self.write_source(1, "", source)
             self.write(1, "if value is not None:")
             self.write(2, f"part[{field!r}] = value")
-        self.write(1, "if part:")
-        self.write(2, f"event[{name!r}] = part")
 
     def write_money(self, fields: FieldSources, nested: Mapping[str, tuple[str, ...]]) -> None:
         """Convert amounts in minor units, once the currency is known."""
@@ -240,55 +239,3 @@ def scale_money(event: Document, lines: str, field: str) -> None:
     for part in parts if isinstance(parts, list) else ():
         if field in part:
             part[field] = to_major(part[field], event.get("currency"))
-
-
-def find_list(sources: Mapping[str, FieldSource]) -> Sequence[Step] | None:
-    """The steps to the list that the sources' paths go through."""
-    paths = (parse_path(path) for source in sources.values() for path in source.paths)
-    return next((parts[0] for path in paths if (parts := split_each(path)) is not None), None)
-
-
-def make_check(placeholders: frozenset[str]) -> Callable[[Any], bool]:
-    """Whether a value is an empty text or one of these."""
-    texts = placeholders | {""}
-
-    def says_nothing(value: Any) -> bool:
-        kind = type(value)
-        return (kind is str or kind is int) and str(value).strip().lower() in texts
-
-    return says_nothing
-
-
-def read_text(value: Any) -> Any:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def compile_key(key: str | bool) -> Callable[[bytes | None], Any]:
-    """The function from a record's key to its text, or to the value at a path in a key that is JSON."""
-    if not isinstance(key, str):
-        return read_text
-    get: Getter = compile_path(parse_path(key))
-
-    def read(value: bytes | None) -> Any:
-        try:
-            return get(decode_document(value)) if value else None
-        except (BadEvent, UnicodeDecodeError):
-            return None
-
-    return read
-
-
-def compile_convert(name: str, source: FieldSource) -> Convert | None:
-    """The conversion of a value; that of money waits for the currency."""
-    converts: list[Convert] = [compile_table(source.table)] if source.table else []
-    if source.unit and name not in MONEY_FIELDS:
-        converts.append(compile_time(source.unit))
-    if len(converts) == 2:
-        first, second = converts
-        return lambda value: second(first(value))
-    return converts[0] if converts else None
-
-
-def list_sources(fields: FieldSources) -> Iterable[FieldSource]:
-    for source in fields.values():
-        yield from source.values() if isinstance(source, dict) else (source,)
