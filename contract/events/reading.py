@@ -6,7 +6,7 @@ cannot say (placeholders, addresses, codes, times) is looked up. Any other recor
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NoReturn, TypeAlias
 
 import msgspec
@@ -36,6 +36,7 @@ class EventReader:
 
     `tasks`: the declared tasks, by which labels are read. `on_ignored(kind, field)` is called for each value that is
     taken as absent, `on_doubtful(kind, field, found)` for each that is read although it looks like something else.
+    `takes`: whether an event whose fields have their types is the one that `read_document` gives.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class EventReader:
         self._is_plain = PlainForm(kind, intake, labels).has
         is_declared = intake.time_unit(kind) != "ms"
         self._is_typed = not is_declared and not MoneyConverter(kind, intake, ignore).is_needed
+        self.takes: Callable[[Event], bool] = self._is_plain if self._is_typed else lambda event: False
 
     def read(self, value: bytes | None) -> Event:
         """The event of a record's value; raises `BadEvent`."""
@@ -75,10 +77,6 @@ class EventReader:
                 refuse(error)
             return self.read(mended)
         return self._document_reader.read(decode_document(value))
-
-    def takes(self, event: Event) -> bool:
-        """Whether an event whose fields have their types is the one that `read_document` would give."""
-        return self._is_typed and self._is_plain(event)
 
     def read_document(self, document: object) -> Event:
         """The event of a document that is already decoded; raises `BadEvent`."""

@@ -96,11 +96,18 @@ class Writer:
         return self.bind(make_check(self._placeholders if name.endswith("_id") else frozenset()))
 
     def write_source(
-        self, depth: int, name: str, source: FieldSource, *, list_steps: Sequence[Step] | None = None
+        self,
+        depth: int,
+        name: str,
+        source: FieldSource,
+        *,
+        list_steps: Sequence[Step] | None = None,
+        target: str = "value",
     ) -> None:
-        """Set `value` to the first value of a source; `list_steps`: of the list whose entries the paths go through.
+        """Set the variable `target` to the first value of a source.
 
-        An empty text, or a placeholder for an id, counts only where no later place has a value.
+        `list_steps`: of the list whose entries the paths go through. An empty text, or a placeholder for an id, counts
+        only where no later place has a value.
         """
         places = [self._locate(path, list_steps) for path in source.paths]
         if source.header:
@@ -108,36 +115,36 @@ class Writer:
         if source.key:
             places.append((False, f"{self.bind(compile_key(source.key))}(key)"))
         if not places:
-            self.write(depth, f"value = {self.bind(source.constant)}")
+            self.write(depth, f"{target} = {self.bind(source.constant)}")
             return
         inner = depth
         says_nothing = self._bind_check(name) if len(places) > 1 else ""
         for number, (may_fail, expression) in enumerate(places):
             if number:
-                self.write(inner, f"if value is None or {says_nothing}(value):")
+                self.write(inner, f"if {target} is None or {says_nothing}({target}):")
                 inner += 1
-                self.write(inner, f"earlier_{inner} = value")
+                self.write(inner, f"earlier_{inner} = {target}")
             if may_fail:
                 self.write(inner, "try:")
-                self.write(inner + 1, f"value = {expression}")
+                self.write(inner + 1, f"{target} = {expression}")
                 self.write(inner, "except ABSENT:")
-                self.write(inner + 1, "value = None")
+                self.write(inner + 1, f"{target} = None")
             else:
-                self.write(inner, f"value = {expression}")
+                self.write(inner, f"{target} = {expression}")
         for deeper in range(inner, depth, -1):
-            self.write(deeper, "if value is None:")
-            self.write(deeper + 1, f"value = earlier_{deeper}")
-        self._write_conversion(depth, name, source)
+            self.write(deeper, f"if {target} is None:")
+            self.write(deeper + 1, f"{target} = earlier_{deeper}")
+        self._write_conversion(depth, name, source, target)
 
-    def _write_conversion(self, depth: int, name: str, source: FieldSource) -> None:
+    def _write_conversion(self, depth: int, name: str, source: FieldSource, target: str) -> None:
         convert = compile_convert(name, source)
         default = source.default if source.default is not None else source.constant
         if convert:
-            self.write(depth, "if value is not None:")
-            self.write(depth + 1, f"value = {self.bind(convert)}(value)")
+            self.write(depth, f"if {target} is not None:")
+            self.write(depth + 1, f"{target} = {self.bind(convert)}({target})")
         if default is not None:
-            self.write(depth, "else:" if convert else "if value is None:")
-            self.write(depth + 1, f"value = {self.bind(default)}")
+            self.write(depth, "else:" if convert else f"if {target} is None:")
+            self.write(depth + 1, f"{target} = {self.bind(default)}")
 
     def _locate(self, path: str, list_steps: Sequence[Step] | None) -> tuple[bool, str]:
         """Whether the expression of a path may raise, and the expression."""

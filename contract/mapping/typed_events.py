@@ -103,36 +103,36 @@ def compile_build(
     required, types = list_required(struct), list_types(struct)
     for name, source in fields.items():
         if not isinstance(source, dict):
-            write_value(writer, 1, name, source, types[name], is_required=name in required)
+            write_value(writer, 1, name, source, types[name], f"event_{name}", is_required=name in required)
         elif name == "lines":
             write_lines(writer, source)
         else:
             writer.write_object(source)
-            writer.write(1, "value = part or None")
-        writer.write(1, f"event_{name} = value")
+            writer.write(1, f"event_{name} = part or None")
     writer.write(1, f"return {write_call(writer, struct, 'event_', fields)}")
     build: Callable[[Any], Event | None] = writer.compile("build")
     return build
 
 
 def write_value(
-    writer: Writer, depth: int, name: str, source: FieldSource, annotation: Any, *, is_required: bool
+    writer: Writer, depth: int, name: str, source: FieldSource, annotation: Any, target: str, *, is_required: bool
 ) -> None:
-    """Set `value` to that of a source, and return from the function where it is none of the field's."""
-    writer.write_source(depth, name, source, list_steps=find_list({name: source}))
+    """Set a variable to the value of a source, and return from the function where it is none of the field's."""
+    writer.write_source(depth, name, source, list_steps=find_list({name: source}), target=target)
     if annotation in IDS:
-        writer.write(depth, "if value.__class__ is int:")
-        writer.write(depth + 1, "value = str(value)")
+        writer.write(depth, f"if {target}.__class__ is int:")
+        writer.write(depth + 1, f"{target} = str({target})")
     if source.unit:  # a time that cannot be converted stays as it is
-        writer.write(depth, "if value.__class__ is not int" + (":" if is_required else " and value is not None:"))
+        may_be_absent = "" if is_required else f" and {target} is not None"
+        writer.write(depth, f"if {target}.__class__ is not int{may_be_absent}:")
         writer.write(depth + 1, "return None")
     elif is_required:
-        writer.write(depth, "elif value is None:" if annotation in IDS else "if value is None:")
+        writer.write(depth, f"{'elif' if annotation in IDS else 'if'} {target} is None:")
         writer.write(depth + 1, "return None")
 
 
 def write_lines(writer: Writer, sources: Mapping[str, FieldSource]) -> None:
-    """Set `value` to the lines of an order."""
+    """Set `event_lines` to the lines of an order."""
     list_steps, required, types = find_list(sources), list_required(Line), list_types(Line)
     assert list_steps
     writer.write(1, f"entries = {writer.locate_list(list_steps)}")
@@ -142,10 +142,9 @@ def write_lines(writer: Writer, sources: Mapping[str, FieldSource]) -> None:
     writer.write(1, f"for {ENTRY} in entries:")
     writer.open_objects(2, ENTRY, [path for source in sources.values() for path in source.paths])
     for name, source in sources.items():
-        write_value(writer, 2, name, source, types[name], is_required=name in required)
-        writer.write(2, f"line_{name} = value")
+        write_value(writer, 2, name, source, types[name], f"line_{name}", is_required=name in required)
     writer.write(2, f"lines.append({write_call(writer, Line, 'line_', sources)})")
-    writer.write(1, "value = tuple(lines)")
+    writer.write(1, "event_lines = tuple(lines)")
 
 
 def write_call(writer: Writer, struct: type[Struct], prefix: str, names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from contract.tasks import Task
 from transport.record_reader import RecordReader
 from transport.records import Record, TopicPartition
 
-MUTATED = 3_000
+MUTATED = 1_500
 TASKS = (Task("fraud", "binary", ("order",), "decide"),)
 ID_FIELDS = ("event_id", "user_id", "item_id")
 Outcome = tuple[object, ...]
@@ -86,7 +86,7 @@ def place(odd: OddRecord, prefix: bytes = b"") -> Record:
 
 
 def list_odd(seed: int) -> Iterable[OddRecord]:
-    records = chain(list(make_corpus())[seed % 8 :: 8], Mutator(seed).make(MUTATED))
+    records = chain(list(make_corpus())[seed % 20 :: 20], Mutator(seed).make(MUTATED))
     return (odd for odd in records if odd.kind in MAPPED_KINDS)
 
 
