@@ -184,14 +184,14 @@ class _Writer:
         return value
 
 
-def read_number(data: bytes, first: int, at: int) -> tuple[int, int]:
-    """A number of several bytes, and its end; `first`: the byte before `at`."""
+def read_number(data: bytes, first: int, position: int) -> tuple[int, int]:
+    """A number of several bytes, and its end; `first`: the byte before `position`."""
     number, shift, byte = first & 127, 7, 128
     while byte > 127 and shift < NUMBER_BITS:
-        byte = data[at]
-        at += 1
+        byte = data[position]
+        position += 1
         number |= (byte & 127) << shift
         shift += 7
     if number >> NUMBER_BITS or byte > 127 or not byte:
         raise ValueError("too long, or longer than it has to be")
-    return number, at
+    return number, position
