@@ -12,7 +12,6 @@ import fastavro
 import msgspec
 
 from contract.mapping.envelopes import FRAMING_BYTES
-from transport.schemas.avro_compiler import IRREGULAR, compile_avro
 
 Convert = Callable[[Any], Any]
 MILLISECONDS: Final = ("timestamp-millis", "local-timestamp-millis")  # are integers in our unit as they are
@@ -21,14 +20,9 @@ MILLISECONDS: Final = ("timestamp-millis", "local-timestamp-millis")  # are inte
 def open_avro(schema_text: str) -> Callable[[bytes, str], Any]:
     """The function from a framed value, and its topic, to a document."""
     schema = fastavro.parse_schema(leave_milliseconds(msgspec.json.decode(schema_text)))
-    convert, read_regular = Converters().find(schema), compile_avro(schema)
+    convert = Converters().find(schema)
 
     def read(value: bytes, topic: str) -> Any:
-        if read_regular:
-            try:
-                return read_regular(value)
-            except IRREGULAR:
-                pass
         document = fastavro.schemaless_reader(io.BytesIO(value[FRAMING_BYTES:]), schema, None)
         return convert(document) if convert else document
 
