@@ -34,6 +34,7 @@ class EventReader:
 
     `tasks`: the declared tasks, by which labels are read. `on_ignored(kind, field)` is called for each value that is
     taken as absent, `on_doubtful(kind, field, found)` for each that is read although it looks like something else.
+    `takes`: whether an event whose fields have their types is the one that `read_document` gives.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class EventReader:
         self._is_plain = PlainForm(kind, intake, labels).has
         is_declared = intake.time_unit(kind) != "ms"
         self._is_typed = not is_declared and not MoneyConverter(kind, intake, ignore).is_needed
+        self.takes: Callable[[Event], bool] = self._is_plain if self._is_typed else lambda event: False
 
     def read(self, value: bytes | None) -> Event:
         """The event of a record's value; raises `BadEvent`."""
