@@ -24,29 +24,28 @@ from worker.state.user_key_index import EXPIRY_MARGIN_S, UserKeyIndex
 WRITE: Final = """
 local call, try = redis.call, redis.pcall
 local n, now, margin, ttl, mode, width = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local fenced, expires_s, replaced, extended = #KEYS > n, now + ttl, 0, {}
+local fenced, expires_s, replaced = #KEYS > n, now + ttl, 0
 local marks = fenced and call('MGET', unpack(KEYS, n + 1, 2 * n)) or {}
 local replies = {}
 
 local function is_other_type(reply) return type(reply) == 'table' and reply.err and reply.err:find('^WRONGTYPE') end
 
 local function extend_index(key)
-  extended[key] = true
   if call('PTTL', key) < ttl * 1000 then
     call('ZREMRANGEBYSCORE', key, '-inf', '(' .. (now - margin))
     call('EXPIRE', key, ttl + margin)
   end
 end
 
-local function add_to_index(key, member)
-  local added = try('ZADD', key, 'GT', expires_s, member)
+local function add_to_index(key, members)
+  local added = try('ZADD', key, 'GT', unpack(members))
   if is_other_type(added) then
     call('DEL', key)
     replaced = replaced + 1
-    added = call('ZADD', key, expires_s, member)
+    added = call('ZADD', key, unpack(members))
   end
   if type(added) == 'table' then return added end
-  if not extended[key] then extend_index(key) end
+  extend_index(key)
 end
 
 local function put(key, value, source, unreadable)
@@ -72,22 +71,35 @@ local function put(key, value, source, unreadable)
   return set.err and set or held
 end
 
+local members_of, is_written = {}, {}
 for i = 1, n do
   local at = 7 + width * (i - 1)
-  local value, member, source = ARGV[at], ARGV[at + 1], width > 2 and ARGV[at + 2]
-  local mark, known, unreadable, reply = tonumber(marks[i] or '') or -1, -1, '', false
-  if width > 3 then known, unreadable = tonumber(ARGV[at + 3]), ARGV[at + 5] end
+  local member, mark, known = ARGV[at + 1], tonumber(marks[i] or '') or -1, width > 3 and tonumber(ARGV[at + 3]) or -1
   if mark > known then
-    reply = {string.format('%.0f', mark)}
+    replies[i] = {string.format('%.0f', mark)}
   elseif known >= 0 and tonumber(ARGV[at + 4]) <= known then
     local held = mode == 'first' and try('GET', KEYS[i])
-    if type(held) == 'string' and held ~= unreadable then reply = held end
+    replies[i] = type(held) == 'string' and held ~= ARGV[at + 5] and held
   else
-    local failed = fenced and member ~= '' and add_to_index(KEYS[2 * n + i], member)
-    reply = failed or put(KEYS[i], value, source, unreadable)
-    if type(reply) == 'table' then return reply end
+    is_written[i] = true
+    if fenced and member ~= '' then
+      local members = members_of[KEYS[2 * n + i]] or {}
+      members_of[KEYS[2 * n + i]] = members
+      members[#members + 1], members[#members + 2] = expires_s, member
+    end
   end
-  replies[i] = reply
+end
+for key, members in pairs(members_of) do
+  local failed = add_to_index(key, members)
+  if failed then return failed end
+end
+for i = 1, n do
+  if is_written[i] then
+    local at = 7 + width * (i - 1)
+    local reply = put(KEYS[i], ARGV[at], width > 2 and ARGV[at + 2], width > 3 and ARGV[at + 5] or '')
+    if type(reply) == 'table' then return reply end
+    replies[i] = reply
+  end
 end
 replies[n + 1] = replaced
 return replies
