@@ -57,12 +57,13 @@ class AnswerCache:
 
     def _write_kind(self, policy: CachePolicy, answers: Iterable[Answer]) -> None:
         writes = list[GuardedWrite]()
-        for kind, scored, message, _ in answers:
+        for answer in answers:
+            scored, message = answer.scored, answer.message
             entry_id = policy.entry_id(message) if policy.entry_id else ""
             writes.append(
                 GuardedWrite(
                     key=self._key(policy, scored.user_id, entry_id),
-                    value=kind.encode(message),
+                    value=answer.encode_message(),
                     user=scored.user_id,
                     ts_ms=scored.ts_ms,
                     entry=entry_id,

@@ -8,6 +8,7 @@ noticed: it gets a claim of its own, at `decision:{event_id}:{digest}`.
 import base64
 import hashlib
 import time
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -15,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from contract.events.model import DIGEST_BYTES
-from contract.messages import ScoredRow, read_scored_row, to_msgpack
+from contract.messages import ScoredRow, read_scored_row
 from contract.redis_keys import escape_id, escape_ids
 from worker.ops import metrics
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, ClaimPolicy, kinds_among
@@ -223,8 +224,8 @@ def is_same_event(stored: Answer, answer: Answer) -> bool:
 
 def to_stored(answer: Answer) -> bytes:
     """The public message with `scored` and `digest` as its last fields."""
-    message, row = answer.kind.encode(answer.message), base64.b64encode(to_msgpack(answer.scored))
-    return b'%b,"scored":"%b","digest":"%b"}' % (message[:-1], row, answer.digest.encode())
+    message, row = answer.encode_message(), b2a_base64(answer.encode_row(), newline=False)
+    return b"".join((message[:-1], b',"scored":"', row, b'","digest":"', answer.digest.encode(), b'"}'))
 
 
 def from_stored(kind: AnswerKind, value: bytes) -> Answer:
