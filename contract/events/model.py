@@ -5,13 +5,13 @@ Unknown fields are ignored and missing optional ones have defaults, so that prod
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
-from msgspec.structs import force_setattr, replace
+from msgspec import Meta, Struct, defstruct
+from msgspec.structs import astuple, force_setattr, replace
 
 from contract.errors import BadEvent
 from contract.units import MINUTE_MS
@@ -257,6 +257,7 @@ KINDS: Final[Mapping[str, type[Event]]] = {
     "judgements": Judgement,
     "erasures": Erasure,
 }
+IDENTITY_FIELDS: Final = Event.__struct_fields__  # the first of every event
 KIND_BY_TYPE: Final = {struct: kind for kind, struct in KINDS.items()}
 DELETABLE_KINDS: Final = frozenset({"products"})  # a key without a value is a tombstone there, which deletes
 DIGEST_BYTES: Final = 12
@@ -268,16 +269,17 @@ def digest_content(event: Event) -> str:
 
     Absent fields do not count, so that a release with a further optional field computes the same.
     """
-    content = {name: value for name in list_content_fields(type(event)) if (value := getattr(event, name)) is not None}
-    if "attributes" in content:
-        content["attributes"] = to_comparable(content["attributes"])
+    content = build_content_type(type(event))(*astuple(event)[len(IDENTITY_FIELDS) :])
+    if getattr(content, "attributes", None):
+        content.attributes = to_comparable(content.attributes)
     return hashlib.blake2b(to_msgpack(content), digest_size=DIGEST_BYTES).hexdigest()
 
 
 @cache  # every order has a digest
-def list_content_fields(struct: type[Event]) -> tuple[str, ...]:
-    """The fields that say what an event is about."""
-    return tuple(name for name in struct.__struct_fields__ if name not in ("event_id", "ts_ms"))
+def build_content_type(struct: type[Event]) -> Callable[..., Any]:
+    """The struct of what an event is about: its fields but the first, of which absent ones are not encoded."""
+    fields = [(name, Any, None) for name in struct.__struct_fields__[len(IDENTITY_FIELDS) :]]
+    return defstruct(f"{struct.__name__}Content", fields, omit_defaults=True, gc=False)
 
 
 def to_comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
