@@ -14,14 +14,12 @@ class TrainingConfig(Section):
     """Fitting and updates; all but the device and thread settings decide what is learned.
 
     Fitting. `held_out`: the latest share of the examples, for validation and for the promotion gate. `patience`: epochs
-    without gain before training stops. `refit`: a network learns all examples again, the held-out ones too, for as many
-    epochs as were best without them; it serves with the metrics of the first one. Not with streams or `--from`.
-    `balance`: how the losses of tasks become one step, by a name of `training.trainer.loss_balancing`, which only the
-    training commands check. `focus`: how much more weight a task gets after each epoch if held-out examples show that
-    it is hard; 0 keeps the declared weights. `turns`: each step uses one kind of rows alone (one data set, where tasks
-    come from several), kind after kind. `stream_rows`: files with more rows are not loaded into memory but streamed in
-    each epoch. `threads` of torch; more than there are idle cores is much slower. `device` for training; `precision` of
-    matrix products, while weights, sums and losses stay float32.
+    without gain before training stops. `balance`: how the losses of tasks become one step, by a name of
+    `training.trainer.loss_balancing`, which only the training commands check. `focus`: how much more weight a task gets
+    after each epoch if held-out examples show that it is hard; 0 keeps the declared weights. `turns`: each step uses
+    one kind of rows alone (one data set, where tasks come from several), kind after kind. `stream_rows`: files with
+    more rows are not loaded into memory but streamed in each epoch. `threads` of torch; more than there are idle cores
+    is much slower. `device` for training; `precision` of matrix products, while weights, sums and losses stay float32.
 
     Updates (`training follow`). `update_rate`: their share of `learning_rate`. `update_batch`: new rows for each step.
     `replay`: rows of the replay buffer for each new row. `keep`: size of the replay buffer in a checkpoint.
@@ -40,7 +38,6 @@ class TrainingConfig(Section):
     weight_decay: NonNegativeNumber = 0.01
     patience: Positive = 2
     held_out: Share = 0.2
-    refit: bool = False
     seed: int = 7
     balance: str = "static"
     turns: bool = False

@@ -149,7 +149,6 @@ class HyperparameterSearch:
         values = {name: SPACE[name].suggest(trial, name, value) for name, value in self._declared.items()}
         model_config, config = self._apply(values)
         options = FitOptions(process_group=self._process_group)
-        config = config.model_copy(update={"refit": False})  # the score is that of the held-out part
 
         def report_epoch(epoch: Epoch) -> None:
             trial.report(epoch.score, epoch.number)

@@ -3,7 +3,6 @@
 Each family of examples is split by time into training, calibration and validation parts. The validation part selects
 the epoch and gives the metrics; neither weights nor calibrators have seen it. Each epoch is scored after calibration,
 as the network would serve: overconfidence that calibration removes should not outweigh what the tasks have learned.
-With `refit` another network then learns all examples, the latest included, for as many epochs.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
@@ -29,7 +27,7 @@ from training.trainer.batching import alternate_batches, mix_batches, to_batch
 from training.trainer.calibration import calibrate
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
 from training.trainer.evaluation import Evaluation, compute_weighted_score, evaluate
-from training.trainer.learner import Learner, copy_state
+from training.trainer.learner import Learner
 from training.trainer.loss_balancing import prioritize_tasks
 from training.trainer.partition import TrainingData, prepare_data, split_held_out
 from training.trainer.training_state import TrainingState, compute_digest
@@ -55,10 +53,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The calibrated network of the best epoch, its metrics, why some tasks were excluded, and what it has learned.
-
-    With `refit` the network has learned all examples, and the metrics are of the one that had not seen the latest.
-    """
+    """The calibrated network of the best epoch, its metrics, why some tasks were excluded, and what it has learned."""
 
     network: Network
     optimizer: Mapping[str, Any]
@@ -124,9 +119,6 @@ def fit(
     evaluation = merge_evaluations(evaluate(network, validation), worse_shares)
     optimizer = state.best.optimizer if groups is None else {}  # updates train other parameters than a transfer does
     trained = transfer.drop_frozen_labels(data.statistics_sample) if transfer else data.statistics_sample
-    if config.refit and transfer is None and isinstance(examples, Examples):
-        trained = examples.for_tasks(network.tasks)
-        network, optimizer = refit(network, trained, model_config, config, state, options)
     return FitResult(
         network=network.cpu().requires_grad_(True),
         optimizer=optimizer,
@@ -136,33 +128,6 @@ def fit(
         learned=measure_learned(trained),
         profile_share=measure_profile_share(data.statistics_sample),
     )
-
-
-def refit(
-    network: Network,
-    examples: Examples,
-    model_config: ModelConfig,
-    config: TrainingConfig,
-    state: TrainingState,
-    options: FitOptions,
-) -> tuple[Network, Mapping[str, Any]]:
-    """A network that learned all examples for as many epochs as were best for `network`, and its optimizer's state.
-
-    No rows are left to calibrate it, so it has the calibrators of `network`.
-    """
-    torch.manual_seed(config.seed)
-    other = build_network(examples, model_config).to(options.process_group.device)
-    learner = Learner(network=other, config=config, process_group=options.process_group)
-    learner.weights = state.learner.weights
-    data = TrainingData(
-        statistics_sample=examples, held_out=examples, chunks=lambda rng: [examples], rows=len(examples), left_out={}
-    )
-    rng = np.random.default_rng(config.seed)
-    for _ in range(state.epochs_done - state.best.epochs_without_gain):
-        train_epoch(learner, data, config, rng, options.progress)
-    for task in other.tasks:
-        other.calibrator(task).set_values(network.calibrator(task).values.tolist())
-    return other.eval(), copy_state(learner.optimizer.state_dict())
 
 
 def run_epoch(

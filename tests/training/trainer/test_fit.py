@@ -8,7 +8,6 @@ from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
 from tests.training.examples import PLAN, make_examples, make_rows
 from training.data.examples import Examples, from_rows
 from training.data.split import find_learnable, split_by_time
-from training.trainer import fit as fit_module
 from training.trainer.evaluation import compute_weighted_score, evaluate
 from training.trainer.fit import Epoch, FitResult, fit
 from training.trainer.partition import split_held_out
@@ -153,33 +152,3 @@ def test_alternating_batches_learn_every_task() -> None:
 
     gains = {task: metrics["gain"] for task, metrics in actual.evaluation.items() if task != "purchase"}
     assert min(gains.values()) > 0.1, gains
-
-
-def test_a_refit_learns_the_held_out_examples_and_keeps_the_metrics_and_calibrators_of_the_first_fit() -> None:
-    examples = make_examples(600, 3)
-    first, again = (
-        fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 2, "refit": refit}), lambda epoch: None)
-        for refit in (False, True)
-    )
-
-    assert again.evaluation == first.evaluation
-    assert hash_weights(again.network.state_dict()) != hash_weights(first.network.state_dict())
-    for task in first.network.tasks:
-        np.testing.assert_array_equal(again.network.calibrator(task).values, first.network.calibrator(task).values)
-    assert (
-        again.learned["fraud"].ts_ms == examples.ts_ms[examples.has_label(FRAUD)].max() > first.learned["fraud"].ts_ms
-    )
-
-
-def test_a_refit_takes_as_many_epochs_as_were_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    examples, epochs, rows = make_examples(300, 3), list[Epoch](), list[int]()
-    train_epoch = fit_module.train_epoch
-    monkeypatch.setattr(
-        fit_module, "train_epoch", lambda *arguments: rows.append(arguments[1].rows) or train_epoch(*arguments)
-    )
-
-    fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 6, "learning_rate": 0.03, "refit": True}), epochs.append)
-
-    best = int(np.argmax([epoch.score for epoch in epochs])) + 1
-    assert rows[len(epochs) :] == [len(examples)] * best
-    assert rows[0] < len(examples)
