@@ -31,6 +31,7 @@ READY_TIMEOUT_S: Final = 120.0
 DRAIN_TIMEOUT_S: Final = 300.0
 POLL_S: Final = 0.1
 TASK: Final = "fraud"
+GROUP: Final = KafkaSettings().group("orders")
 
 
 class LiveShop:
@@ -80,11 +81,10 @@ class LiveShop:
             for day_ms in range(begin, int(table.ts_ms[-1]) + 1, DAY_MS):
                 today = rows[(table.ts_ms[rows] >= day_ms) & (table.ts_ms[rows] < day_ms + DAY_MS)]
                 self._send(ORDERS, ((f"C{table.customer[row]}", make_order(table, row)) for row in today.tolist()))
-                self._wait_until_folded(ORDERS)
+                self._log.wait_until_committed(GROUP, [ORDERS], DRAIN_TIMEOUT_S)
                 outcomes = find_settled(table, day_ms, day_ms + DAY_MS).tolist()
                 self._send(OUTCOMES, ((f"C{table.customer[row]}", make_outcome(table, row)) for row in outcomes))
                 self._wait_until_judged({make_outcome(table, row)["case"] for row in outcomes if row >= cut})
-                self._wait_until_folded(TopicSettings().judgements)
         return self.read_decisions()
 
     def read_decisions(self) -> dict[str, float]:
@@ -125,13 +125,10 @@ class LiveShop:
         producer = Producer({"bootstrap.servers": self._bootstrap})
         produce_all(producer, (OutgoingRecord(topic, key, json.dumps(value).encode()) for key, value in records))
 
-    def _wait_until_folded(self, topic: str) -> None:
-        self._log.wait_until_committed(KafkaSettings().group("orders"), [topic], DRAIN_TIMEOUT_S)
-
     def _wait_until_judged(self, outcomes: set[str]) -> None:
-        """Until the joiner has joined these outcomes; those of orders in the history join nothing."""
+        """Until these outcomes are joined and in the profiles; those of orders in the history join nothing."""
         deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
-        while not outcomes <= self._judged:
+        while not outcomes <= self._judged or self._log.find_uncommitted(GROUP, self._follower.record_ends):
             judgements = self._follower.read_new([TopicSettings().judgements])
             self._judged |= {msgspec.json.decode(record.value)["event_id"] for record in judgements if record.value}
             if time.monotonic() > deadline_s:
