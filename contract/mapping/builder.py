@@ -5,13 +5,14 @@ names and constants reach the text, by `repr`; all else is bound by a name.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events.reading import decode_document
 from contract.mapping.paths import ABSENT_ERRORS, Getter, Step, compile_path, parse_path, split_each
 from contract.mapping.shapes import Place
-from contract.mapping.values import Convert, compile_table, compile_time, to_major
+from contract.mapping.values import Convert, compile_table, compile_time, join_texts, scale_money
 from contract.settings.mapping import MONEY_FIELDS, FieldSource, FieldSources
 
 Document = dict[str, Any]
@@ -102,8 +103,12 @@ class _Writer:
         An empty text, or a placeholder for an id, counts only where no later place has a value.
         """
         places = [self._locate(path, list_steps) for path in source.paths]
+        if source.join_with is not None:
+            self._write_join(depth, places, source.join_with)
+            self._write_conversion(depth, name, source)
+            return
         if source.header:
-            places.append((False, f"{self.bind(read_text)}(headers.get({source.header!r}))"))
+            places.append((False, f"{self.bind(decode_text)}(headers.get({source.header!r}))"))
         if source.key:
             places.append((False, f"{self.bind(compile_key(source.key))}(key)"))
         if not places:
@@ -127,6 +132,17 @@ class _Writer:
             self.write(deeper, "if value is None:")
             self.write(deeper + 1, f"value = earlier_{deeper}")
         self._write_conversion(depth, name, source)
+
+    def _write_join(self, depth: int, places: Sequence[tuple[bool, str]], separator: str) -> None:
+        """Set `value` to the text of the values at all places, or to None if one of them has none."""
+        expression = f"{self.bind(partial(join_texts, separator))}({', '.join(place for _, place in places)})"
+        if not any(may_fail for may_fail, _ in places):
+            self.write(depth, f"value = {expression}")
+            return
+        self.write(depth, "try:")
+        self.write(depth + 1, f"value = {expression}")
+        self.write(depth, "except ABSENT:")
+        self.write(depth + 1, "value = None")
 
     def _write_conversion(self, depth: int, name: str, source: FieldSource) -> None:
         convert = compile_convert(name, source)
@@ -234,14 +250,6 @@ class _Writer:
             self.write(1, f"{self.bind(scale_money)}(event, {lines!r}, {field!r})")
 
 
-def scale_money(event: Document, lines: str, field: str) -> None:
-    """Convert an amount of the event, or of each of its lines, from minor units of the event's currency."""
-    parts = event.get(lines) if lines else [event]
-    for part in parts if isinstance(parts, list) else ():
-        if field in part:
-            part[field] = to_major(part[field], event.get("currency"))
-
-
 def find_list(sources: Mapping[str, FieldSource]) -> Sequence[Step] | None:
     """The steps to the list that the sources' paths go through."""
     paths = (parse_path(path) for source in sources.values() for path in source.paths)
@@ -259,14 +267,14 @@ def make_check(placeholders: frozenset[str]) -> Callable[[Any], bool]:
     return says_nothing
 
 
-def read_text(value: Any) -> Any:
+def decode_text(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def compile_key(key: str | bool) -> Callable[[bytes | None], Any]:
     """The function from a record's key to its text, or to the value at a path in a key that is JSON."""
     if not isinstance(key, str):
-        return read_text
+        return decode_text
     get: Getter = compile_path(parse_path(key))
 
     def read(value: bytes | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events.model import DELETABLE_KINDS
-from contract.events.values import name_type
+from contract.events.values import DamagedText, name_type
 from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
@@ -83,6 +83,10 @@ class TopicMap:
             return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
+        if isinstance(their_type, DamagedText):
+            raise BadEvent(
+                "not_utf8", f"A record's type at {self._describe_types()} should be UTF-8. Found other bytes."
+            )
         shown_type = to_text(their_type) or name_type(their_type)
         raise Skipped(f"The type {shown_type!r:.80} is in no table of {', '.join(t.name for t in self.tables)}.")
 
