@@ -173,7 +173,6 @@ class ListBuilder:
 
     def _build_message(self, request: ListRequest, items: tuple[RecommendedItem, ...], now_ms: int) -> Recommendations:
         event = request.event
-        metrics.LIST_AGE_SECONDS.observe(max(0, now_ms - event.ts_ms) / 1000)
         return Recommendations(
             user_id=event.user_id,
             recommendation_id=f"r{request.seed:016x}",

@@ -66,6 +66,10 @@ class AnswerCache:
                 )
             )
         self._writer.write(writes, int(self._clock_s()))
+        now_s = self._clock_s()
+        for kind, scored, _, _ in answers:
+            if kind.cache and kind.cache.observe_age_s:
+                kind.cache.observe_age_s(max(0.0, now_s - scored.ts_ms / 1000))
 
     def delete_users(self, until_ms: Mapping[str, int]) -> None:
         """Delete the entries of these users (by id), and keep late ones out from now on."""
