@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from contract.messages import to_json
-from contract.redis_keys import escape_id
+from contract.redis_keys import POPULAR, escape_user_id
 from contract.settings.worker import ListSettings
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, CachePolicy, kinds_among
 from worker.redis.client import RedisClient
@@ -95,7 +95,7 @@ class AnswerCache:
         """Write popular items by category ('' for all of them): the list of users without one. Empty: delete it."""
         commands = list[tuple[Any, ...]]()
         for category, items in popular.items():
-            key = f"{self._prefix}rec:popular" + (f":{category}" if category else "")
+            key = f"{self._prefix}rec:{POPULAR}" + (f":{category}" if category else "")
             payload = to_json({"items": items, "computed_ms": now_ms})
             commands.append(("SET", key, payload, "EX", self._lists.ttl_s) if items else ("DEL", key))
         if commands:
@@ -108,7 +108,7 @@ class AnswerCache:
         return self._key(policy, answer.scored.user_id, policy.entry_id(answer.message) if policy.entry_id else "")
 
     def _key(self, policy: CachePolicy, user_id: str, entry_id: str = "") -> str:
-        return f"{self._prefix}{policy.key}:{escape_id(user_id)}" + (f":{entry_id}" if policy.entry_id else "")
+        return f"{self._prefix}{policy.key}:{escape_user_id(user_id)}" + (f":{entry_id}" if policy.entry_id else "")
 
     def _index(self, client: RedisClient, policy: CachePolicy) -> UserKeyIndex:
         if (client, policy.index_key) not in self._indexes:
