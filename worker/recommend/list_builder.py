@@ -95,21 +95,22 @@ class ListBuilder:
         items = pack_spans(self._catalogue.gather_known_items(ranked.numbers), ranked.ends)
         answers, begin, version = list[Answer](), 0, model_version(self._model)
         per_list = zip(requests, seeds, split_rows(blocks), items, ranked.ends, strict=True)
-        for (arrival, _), seed, groups, item_block, end in per_list:
+        for request, seed, groups, item_block, end in per_list:
             if end > begin:
+                event = request.event
                 groups["item"] = item_block
                 message = Recommendations(
-                    user_id=arrival.event.user_id,  # type: ignore[union-attr]  # see `ListRequest`
+                    user_id=event.user_id,
                     recommendation_id=f"r{seed:016x}",
                     items=tuple(ranked.items[begin:end]),
                     model_version=version,
                     computed_ms=now_ms,
-                    source_ms=arrival.event.ts_ms,
+                    source_ms=event.ts_ms,
                     degraded=not ranked.items[begin].probability,
                 )
                 scored = self._row_builder.build(
                     "recommendation",
-                    arrival,
+                    request.arrival,
                     groups,
                     event_id=message.recommendation_id,
                     items=tuple(ranked.item_ids[begin:end]),
