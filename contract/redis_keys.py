@@ -34,6 +34,16 @@ def unescape_id(part: str) -> str:
     return unquote(part) if "%" in part else part
 
 
+def escape_ids(idents: Sequence[str]) -> Sequence[str]:
+    """`escape_id` of each; where none needs it, which one look at all of them tells, they are returned as given."""
+    return idents if is_plain("".join(idents)) else [escape_id(ident) for ident in idents]
+
+
+def is_plain(text: str) -> bool:
+    """Whether an id of these characters is a part of a key as it is."""
+    return text.isascii() and text.isprintable() and not any(mark in text for mark in "%:{}")
+
+
 def escape_entity(entity: str) -> str:
     """An entity (`kind:id`) as the last part of a key: `kind:` and the escaped id."""
     kind, colon, ident = entity.partition(":")
