@@ -194,7 +194,21 @@ class ScoreWorker:
                 periodic_due_s = now_s + PERIODIC_INTERVAL_S
                 with PROFILER("periodic"):
                     self._run_periodic(pipeline)
+        self._finish_refreshes(pipeline)
         log.info("Stopping as requested; everything read is answered and merged.")
+
+    def _finish_refreshes(self, pipeline: BatchPipeline) -> None:
+        """Give the answers by the clock for which users wait, as far as half of `worker.stop_s` suffices."""
+        self._scorer.end_delays()
+        deadline_s = time.monotonic() + self._settings.worker.stop_s / 2
+        try:
+            while self._scorer.is_refresh_due(now_ms()) and time.monotonic() < deadline_s:
+                pipeline.step(now_ms, polls=False)
+        finally:
+            if waiting := self._scorer.count_waiting():
+                log.warning(
+                    "%d users keep their former list until their next click or order: no time is left.", waiting
+                )
 
     def _run_periodic(self, pipeline: BatchPipeline) -> None:
         pipeline.publish_progress(self._progress)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 
 DRAIN_TIMEOUT_S: Final = 900.0
+LISTS_TIMEOUT_S: Final = 30.0  # without a further list
 POLL_S: Final = 0.2
 SENTENCES_MAX: Final = 10
 
@@ -87,6 +89,7 @@ class RetailReplay:
             for worker in workers:
                 worker.start()
             cpu_s = self._wait_until_drained(workers)
+            self._wait_for_lists()
         finally:
             statuses = [worker.stop() for worker in workers]
         if any(statuses):
@@ -151,7 +154,7 @@ class RetailReplay:
             answered=len(answered),
             events_per_second=round(orders / took_s, 1),
             users_with_recommendations=self._count_lists(),
-            users_expected=len({i.customer for i in read_invoices(self.data) if i.is_clean and not i.is_cancellation}),
+            users_expected=self.users_expected,
             dead_letters=dict(sorted(Counter(letter.reason for letter in letters).items())),
             dead_letters_expected=dict(sorted(count_expected_dead_letters(self.data).items())),
             labels=self.sent_counts["labels"],
@@ -160,6 +163,19 @@ class RetailReplay:
             cpu_us_per_order=round(cpu_s / orders * 1e6, 1),
             seconds=round(time.monotonic() - started_s, 1),
         )
+
+    def _wait_for_lists(self) -> None:
+        """Wait until every user has a list, or until no list has been added for a while."""
+        expected, found, changed_s = self.users_expected, -1, time.monotonic()
+        while found < expected and time.monotonic() < changed_s + LISTS_TIMEOUT_S:
+            time.sleep(POLL_S)
+            if (count := self._count_lists()) != found:
+                found, changed_s = count, time.monotonic()
+
+    @cached_property
+    def users_expected(self) -> int:
+        """The number of users who bought something."""
+        return len({i.customer for i in read_invoices(self.data) if i.is_clean and not i.is_cancellation})
 
     def _count_lists(self) -> int:
         """The number of users with a list in Redis."""

@@ -106,11 +106,8 @@ class FeatureSet:
         if mistakes:
             raise BadConfig([mistake.sentence for mistake in mistakes])
         self.digests = {feature.name: feature.digest for feature in self.features}
-
-    @property
-    def digest(self) -> str:
-        """One digest for the whole set in its order: two blocks of equal digest have the same columns."""
-        return f"{hash_id(' '.join(self.digests.values())):016x}"
+        # Of the whole set in its order: two blocks of equal digest have the same columns.
+        self.digest = f"{hash_id(' '.join(self.digests.values())):016x}"
 
     def numbers(self, group: str) -> tuple[Feature, ...]:
         """The number features of a group, one column each."""

@@ -34,14 +34,15 @@ class WorkerSettings(Section):
 class ListSettings(Section):
     """Recommendation lists: how many candidates are ranked, how many are kept, and for how long.
 
-    `batch_max`: lists made with one batch, so that folding never waits for many; users who wait longest come first. Of
-    more than `waiting_max` users, those who wait longest keep their present list. `explore`: the share of a list for
+    `batch_share`: the share of `worker.latency_ms` that lists get in a full batch, users who wait longest first; in an
+    idle lane they get all of it. Of more than `waiting_max` users, those who wait longest keep their present list, so
+    that memory is bounded. `explore`: the share of a list for
     fresh items, those of the last `fresh_days`. `category_max`, `seller_max`: items of one category or seller on a
     list, 0 for no limit. `shed_ms`: events that waited longer than this in Kafka trigger no new list, 0 for never.
     """
 
     candidates: Annotated[int, Field(gt=0, le=1_000)] = 100
-    batch_max: Positive = 50
+    batch_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     waiting_max: Positive = 100_000
     length: Positive = 20
     refresh_ms: NonNegative = 1_000

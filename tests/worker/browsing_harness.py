@@ -36,14 +36,14 @@ class BrowsingHarness:
         assert isinstance(self.scorer.refresher, ListRefresher)
         self.refresher: ListRefresher = self.scorer.refresher
 
-    def answer(self, *records: Record, now_ms: int = NOW_MS) -> BatchResults:
-        """The answers to a batch of these records, and the lists that are due by then."""
+    def answer(self, *records: Record, now_ms: int = NOW_MS, refresh_max: int = 50) -> BatchResults:
+        """The answers to a batch of these records, and at most `refresh_max` lists that are due by then."""
         batch = decode_records(records, KINDS, SOURCES, ("orders",))
-        updates = to_updates(batch.arrivals, self.scorer.entities_to_read(batch, now_ms))
+        updates = to_updates(batch.arrivals, self.scorer.entities_to_read(batch, now_ms, refresh_max))
         memory = fold(self.profiles.read(updates.entities), updates)
         self.profiles.slices.update(memory.slice_writes().to_mapping())
         results = self.scorer.answer(batch, range(len(batch.arrivals)), memory, now_ms)
-        results.extend(self.scorer.refresh(memory, now_ms))
+        results.extend(self.scorer.refresh(memory, now_ms, refresh_max))
         return results
 
     def run_periodic(self, now_ms: int = NOW_MS) -> None:

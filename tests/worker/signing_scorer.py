@@ -35,7 +35,10 @@ class SigningScorer(Scorer):
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None:
         """Nothing is due by the clock."""
 
-    def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]:
+    def is_refresh_due(self, now_ms: int) -> bool:
+        return False
+
+    def entities_to_read(self, batch: Batch, now_ms: int, refresh_max: int) -> list[str]:
         return []
 
     def answer(self, batch: Batch, rows: Sequence[int], memory: FoldedBatch, now_ms: int) -> BatchResults:
@@ -44,8 +47,17 @@ class SigningScorer(Scorer):
         self.scored += self.last_scored
         return BatchResults([self._sign(arrival) for arrival in arrivals])
 
-    def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
+    def refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> BatchResults:
         return BatchResults()
+
+    def take_back(self) -> None:
+        """Nothing was given by the clock."""
+
+    def end_delays(self) -> None:
+        """Nothing waits."""
+
+    def count_waiting(self) -> int:
+        return 0
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Nothing waits for an answer by the clock."""

@@ -95,7 +95,7 @@ class Model:
                     raise BadBundle(f"{graph}.onnx should answer `{output}`. Found {sorted(outputs)}.")
 
 
-def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:
+def to_rows(scores: Arrays, row_count: int) -> list[dict[str, float]]:
     """The finite scores of each row by task."""
     if not scores:
         return [{} for _ in range(row_count)]

@@ -127,7 +127,13 @@ ERASURES_WAITING: Final = gauge(
 ERASURES_CONFIRMED: Final = counter("erasures_confirmed_total", "Confirmed erasures; repeated ones count again.")
 CATALOGUE_ITEMS: Final = gauge("catalogue_items", "Items in the catalogue.")
 LIST_AGE_SECONDS: Final = histogram(
-    "list_age_seconds", "From the time of a user's event to the list that reflects it.", LATENCY_BUCKETS_S
+    "list_age_seconds",
+    "From the time of a user's event until the list that reflects it is in Redis.",
+    LATENCY_BUCKETS_S,
+)
+LIST_WAITING_USERS: Final = gauge("list_waiting_users", "Users that wait for a new list.")
+LIST_WAITING_SECONDS: Final = gauge(
+    "list_waiting_seconds", "How long the user that waits longest for a new list has waited, 0 if none waits."
 )
 LISTS_SHED: Final = counter(
     "lists_shed_total", "Events that did not refresh a list: too old, or too many users waiting."

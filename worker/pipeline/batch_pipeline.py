@@ -31,6 +31,7 @@ from worker.pipeline.history_check import HistoryCheck
 from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
 from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
+from worker.pipeline.refresh_limit import RefreshLimit
 from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
 from worker.records.intake import make_event_readers
@@ -84,6 +85,8 @@ class BatchPipeline:
             share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
         )
         self._batch_size = AdaptiveBatchSize(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
+        self._refresh_limit = RefreshLimit(latency_ms=settings.worker.latency_ms, share=settings.lists.batch_share)
+        self._has_unpublished_refresh = False
         self._model_version = ""
         self.recoveries = 0
 
@@ -133,22 +136,28 @@ class BatchPipeline:
         self._forget_unanswered(partitions)
         self._offsets.drop_partitions(partitions)
 
-    def step(self, now_ms: Callable[[], int]) -> int:
-        """Answer and merge one batch; returns the number of records that were read."""
+    def step(self, now_ms: Callable[[], int], *, polls: bool = True) -> int:
+        """Answer and merge one batch; returns the number of records that were read.
+
+        Without `polls` only answers by the clock are given.
+        """
         self._mark_step(Step.IDLE)
-        batch = Batch()
+        batch, refreshed = Batch(), 0
         try:
             with PROFILER("poll"):
-                records = self._poll()
-            began_s = time.monotonic()
+                records = self._poll(now_ms()) if polls else []
+            began_s, refreshing_s = time.monotonic(), measure_refreshing_s()
             if self._unstarted:
                 started = self._start_partitions()
                 records = [record for record in records if record.topic_partition not in started]
             with PROFILER("decode"):
                 batch = self._decode(records)
             with self._membership.batch(batch.end_offsets):
-                self._process(batch, now_ms)
-            self._batch_size.update(len(batch), (time.monotonic() - began_s) * 1000)
+                refreshed = self._process(batch, now_ms)
+            took_s = time.monotonic() - began_s
+            self._batch_size.update(len(batch), took_s * 1000)
+            refreshing_s = measure_refreshing_s() - refreshing_s if batch else took_s
+            self._refresh_limit.update(refreshed, refreshing_s * 1000)
             PROFILER.count_batch(len(batch))
         except (StaleState, BatchRevoked) as error:
             self.recover(error)
@@ -161,6 +170,9 @@ class BatchPipeline:
         error = type(reason).__name__
         metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
+        if self._has_unpublished_refresh:
+            self._has_unpublished_refresh = False
+            self._scorer.take_back()
         self._forget_unanswered(self._offsets.committed)
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
@@ -187,9 +199,10 @@ class BatchPipeline:
         with self._membership.batch(end_offsets):
             self._commit(records, end_offsets)
 
-    def _poll(self) -> list[Record]:
+    def _poll(self, now_ms: int) -> list[Record]:
         """The next records. Of confirmed topics only positions are kept here: they are read by assignment."""
-        records = self.consumer.poll(self._batch_size.records_max, self._settings.worker.wait_ms)
+        wait_ms = 0 if self._scorer.is_refresh_due(now_ms) else self._settings.worker.wait_ms
+        records = self.consumer.poll(self._batch_size.records_max, wait_ms)
         return [record for record in records if record.topic_partition.topic not in self._confirmed_topics]
 
     def _decode(self, records: Sequence[Record]) -> Batch:
@@ -253,25 +266,34 @@ class BatchPipeline:
             "kafka and redis", lambda: self._recovery.delete_unreadable_profiles(reason, self.consumer)
         )
 
-    def _process(self, batch: Batch, now_ms: Callable[[], int]) -> None:
+    def _process(self, batch: Batch, now_ms: Callable[[], int]) -> int:
+        """Answer and merge a batch; returns the number of answers by the clock."""
         self._offsets.check_order(batch.first_offsets)
         check_topics = self._recovery.request_topic_check(batch.first_offsets)
         batch = self._answer_filter.without_answered(batch)
-        extra_entities = self._scorer.entities_to_read(batch, now_ms())
+        refresh_max = self._refresh_limit.count_max(len(batch) / self._batch_size.records_max)
+        extra_entities = self._scorer.entities_to_read(batch, now_ms(), refresh_max)
         if not batch and not extra_entities:
-            return
+            return 0
         metrics.BATCH_RECORDS.observe(len(batch))
         with self._mark_step.time(Step.READ):
             updates = to_updates(batch.arrivals, extra_entities, self._erasures, self._entity_kinds)
             memory = self.retry.call("redis", lambda: self._fold(updates))
         results, outgoing = self._answer(batch, memory, now_ms, check_topics)
-        self._publish(batch, results, outgoing)
+        refreshed, refreshed_records = self._refresh(memory, now_ms(), refresh_max)
+        results.extend(refreshed)
+        self._publish(batch, results, outgoing + refreshed_records)
+        self._has_unpublished_refresh = False
         claims = self._answer_filter.claims_to_delete(batch)
         if claims:  # before the merge, so that a crash here is repeated
             self.retry.call("redis", lambda: self._stores.claim_store.delete_answered(claims))
-        self._merge(batch, memory)
-        with self._mark_step.time(Step.CACHE):
-            self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
+        try:
+            self._merge(batch, memory)
+        except StaleState:
+            self._cache(results)  # what is published is not made again
+            raise
+        self._cache(results)
+        return len(refreshed.answers)
 
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
         with PROFILER("read profiles"):
@@ -293,12 +315,15 @@ class BatchPipeline:
         with self._mark_step.time(Step.SEND):
             outgoing = results.to_records(topics, self._partition_counts)
             self.producer.send(outgoing)
-        with self._mark_step.time(Step.REFRESH):
-            refreshed = self._scorer.refresh(memory, now_ms())
-            self._answer_filter.drop_erased(refreshed)
-            outgoing += refreshed.to_records(topics, self._partition_counts)
-        results.extend(refreshed)
         return results, outgoing
+
+    def _refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> tuple[BatchResults, list[OutgoingRecord]]:
+        """The answers by the clock, and their records; they are computed while those of the batch are on their way."""
+        with self._mark_step.time(Step.REFRESH):
+            self._has_unpublished_refresh = True
+            refreshed = self._scorer.refresh(memory, now_ms, refresh_max)
+            self._answer_filter.drop_erased(refreshed)
+            return refreshed, refreshed.to_records(self._settings.topics, self._partition_counts)
 
     def _publish(self, batch: Batch, results: BatchResults, outgoing: list[OutgoingRecord]) -> None:
         """Publish all records of the batch and commit its offsets."""
@@ -325,6 +350,10 @@ class BatchPipeline:
         self.producer.publish(records, end_offsets, self.consumer, sources)
         self._offsets.record_committed(end_offsets)
 
+    def _cache(self, results: BatchResults) -> None:
+        with self._mark_step.time(Step.CACHE):
+            self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
+
     def _merge(self, batch: Batch, memory: FoldedBatch) -> None:
         """Merge the slices of the batch, together with the offsets that they contain."""
         with self._mark_step.time(Step.MERGE):
@@ -338,3 +367,8 @@ class BatchPipeline:
             self._offsets.record_folded(
                 {partition: offset for partition, offset in batch.end_offsets.items() if partition in sources}
             )
+
+
+def measure_refreshing_s() -> float:
+    """The time that this process has spent on answers by the clock, and on caching answers, so far."""
+    return sum(PROFILER(step).wall_ns for step in (Step.REFRESH, Step.CACHE)) / 1e9

@@ -1,6 +1,6 @@
 """Builds recommendation lists: candidates of a user, ranked by the model, with the scored row of each list."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from contract.events.model import UserEvent
 from contract.features.declaration import Block
 from contract.features.encoder import Encoder
-from contract.features.packing import PackedBlock, pack_spans, split_rows
+from contract.features.packing import pack_spans, split_rows
 from contract.graphs import RECOMMEND
 from contract.hashing import hash_id
-from contract.messages import Recommendations, RecommendedItem, ScoredRow, ScoredRowBuilder
+from contract.messages import Recommendations, RecommendedItem, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 from contract.settings.worker import ListSettings
@@ -27,7 +27,9 @@ from worker.records.answers import LIST, Answer
 from worker.retrieval.candidate_generator import FRESH, SOURCES, CandidateGenerator, UserCandidates
 
 LoggedScores = dict[str, tuple[float, ...]]
-LISTS_PER_RUN: Final = 32  # lists whose pairs go through the graph in one run: more only take more memory
+PAIRS_PER_RUN: Final = 4_000  # pairs that go through the graph in one run: more leave the processor's cache
+FLOAT32_DIGITS: Final = 7
+FLOAT32_TINY: Final = 1e-30
 NO_MODELS: Final = ActiveModels()
 
 
@@ -53,12 +55,14 @@ class RankedLists(NamedTuple):
 
     ends: list[int]
     numbers: ItemNumbers
+    item_ids: list[str]
+    propensities: list[float]
     items: list[RecommendedItem]
     scores: dict[str, list[float]]  # as they are logged: NaN for what is not finite
 
 
 class ListBuilder:
-    """Builds lists for many users at once: the user side once per user, then all pairs in one run of the graph.
+    """Builds lists for many users at once: the user side once per user, then their pairs in large runs of the graph.
 
     `models`: those that have the graph; a shadow is scored on the items of the finished lists.
     """
@@ -75,37 +79,57 @@ class ListBuilder:
         self._lists, self._encoder, self._catalogue = lists, encoder, catalogue
         self._candidate_generator = candidate_generator
         self._model, self._shadow = models.serving, models.shadow
+        self._row_builder = ScoredRowBuilder(
+            encoder.features.digest, model_version(models.serving), model_version(models.shadow)
+        )
 
     def build(self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int) -> list[Answer]:
         """A list for each request for which there is any candidate."""
-        answers = list[Answer]()
-        for start in range(0, len(requests), LISTS_PER_RUN):
-            answers += self._build_chunk(requests[start : start + LISTS_PER_RUN], memory, now_ms)
-        return answers
-
-    def _build_chunk(self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int) -> list[Answer]:
-        candidates = self._generate_candidates(requests, memory)
+        if not requests:
+            return []
+        seeds = [request.seed for request in requests]
+        candidates = self._generate_candidates(requests, seeds, memory)
         blocks = self._encoder.encode_after(memory, [request.event for request in requests], RECOMMEND.event_groups)
         ranked = self._rank(candidates, self._score(blocks, candidates))
         shadow_scores = self._score_shadow(blocks, ranked)
         items = pack_spans(self._catalogue.gather_known_items(ranked.numbers), ranked.ends)
-        answers, begin = list[Answer](), 0
-        for request, groups, item_block, end in zip(requests, split_rows(blocks), items, ranked.ends, strict=True):
+        answers, begin, version = list[Answer](), 0, model_version(self._model)
+        per_list = zip(requests, seeds, split_rows(blocks), items, ranked.ends, strict=True)
+        for request, seed, groups, item_block, end in per_list:
             if end > begin:
-                message = self._build_message(request, tuple(ranked.items[begin:end]), now_ms)
-                scores = {task: tuple(values[begin:end]) for task, values in ranked.scores.items()}
-                shadow = select_finite(shadow_scores, range(begin, end))
-                scored = self._build_scored_row(request, message, groups | {"item": item_block}, scores, shadow)
+                event = request.event
+                groups["item"] = item_block
+                message = Recommendations(
+                    user_id=event.user_id,
+                    recommendation_id=f"r{seed:016x}",
+                    items=tuple(ranked.items[begin:end]),
+                    model_version=version,
+                    computed_ms=now_ms,
+                    source_ms=event.ts_ms,
+                    degraded=not ranked.items[begin].probability,
+                )
+                scored = self._row_builder.build(
+                    "recommendation",
+                    request.arrival,
+                    groups,
+                    event_id=message.recommendation_id,
+                    items=tuple(ranked.item_ids[begin:end]),
+                    scores={task: tuple(values[begin:end]) for task, values in ranked.scores.items()},
+                    shadow=select_finite(shadow_scores, range(begin, end)) if shadow_scores else None,
+                )
+                scored = replace(scored, propensities=tuple(ranked.propensities[begin:end]))
                 answers.append(Answer(LIST, scored, message))
             begin = end
         metrics.DEGRADED_ANSWERS.labels(LIST.name).inc(0 if ranked.scores else len(answers))
         return answers
 
-    def _generate_candidates(self, requests: Sequence[ListRequest], memory: FoldedBatch) -> list[UserCandidates]:
-        users = [f"user:{request.event.user_id}" for request in requests]
-        _, recent = memory.read_at(users, [request.event.ts_ms for request in requests])
+    def _generate_candidates(
+        self, requests: Sequence[ListRequest], seeds: Sequence[int], memory: FoldedBatch
+    ) -> list[UserCandidates]:
+        events = [request.event for request in requests]
+        _, recent = memory.read_at([f"user:{event.user_id}" for event in events], [event.ts_ms for event in events])
         bought = [self._catalogue.find(sorted(request.bought)) for request in requests]
-        return self._candidate_generator.generate(recent, bought, [request.seed for request in requests])
+        return self._candidate_generator.generate(recent, bought, seeds)
 
     def _score(self, blocks: dict[str, Block], candidates: list[UserCandidates]) -> Scores:
         """The scores of every pair (P,), user by user; empty without a model."""
@@ -126,9 +150,20 @@ class ListBuilder:
 
     def _run_model(self, model: Model, blocks: dict[str, Block], numbers: ItemNumbers, counts: Sequence[int]) -> Scores:
         """The scores of items (P,), of which the first `counts[0]` are for the first user, and so on."""
-        user = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        embeddings = self._catalogue.gather_known_embeddings(numbers, model)
-        return model.run(RECOMMEND.name, blocks, item_part=embeddings, user=user)
+        outputs, begin = list[Scores](), 0
+        for first, last in split_users(counts, PAIRS_PER_RUN):
+            user_counts = counts[first:last]
+            end = begin + sum(user_counts)
+            outputs.append(
+                model.run(
+                    RECOMMEND.name,
+                    {group: Block(block.numbers[first:last], block.ids[first:last]) for group, block in blocks.items()},
+                    item_part=self._catalogue.gather_known_embeddings(numbers[begin:end], model),
+                    user=np.repeat(np.arange(len(user_counts), dtype=np.int64), user_counts),
+                )
+            )
+            begin = end
+        return {task: np.concatenate([scores[task] for scores in outputs]) for task in outputs[0]}
 
     def _rank(self, candidates: Sequence[UserCandidates], scores: Scores) -> RankedLists:
         """The best candidates of each user."""
@@ -147,8 +182,8 @@ class ListBuilder:
         selected_scores = {task: task_scores[selected] for task, task_scores in scores.items()}
         columns = (
             self._catalogue.item_ids(numbers),
-            values[selected].tolist(),
-            to_rows(selected_scores, len(selected)),
+            round_to_float32(values[selected]).tolist(),
+            to_rows({task: round_to_float32(column) for task, column in selected_scores.items()}, len(selected)),
             sources.tolist(),
             np.where(sources == FRESH, propensities, 1.0).tolist(),
         )
@@ -162,7 +197,8 @@ class ListBuilder:
             task: np.where(np.isfinite(task_scores), task_scores, np.float32(np.nan)).tolist()
             for task, task_scores in selected_scores.items()
         }
-        return RankedLists(np.cumsum([len(ranking) for ranking in best]).tolist(), numbers, items, logged)
+        ends = np.cumsum([len(ranking) for ranking in best]).tolist()
+        return RankedLists(ends, numbers, columns[0], columns[4], items, logged)
 
     def _value_candidates(self, scores: Scores, candidates: Sequence[UserCandidates]) -> npt.NDArray[np.float32]:
         """The value of each candidate (P,): by the model, else by its rank. What is not finite comes last."""
@@ -171,43 +207,25 @@ class ListBuilder:
         value = scores["click"] + self._lists.purchase_value * scores.get("purchase", np.zeros(1, np.float32))
         return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
 
-    def _build_message(self, request: ListRequest, items: tuple[RecommendedItem, ...], now_ms: int) -> Recommendations:
-        event = request.event
-        metrics.LIST_AGE_SECONDS.observe(max(0, now_ms - event.ts_ms) / 1000)
-        return Recommendations(
-            user_id=event.user_id,
-            recommendation_id=f"r{request.seed:016x}",
-            items=items,
-            model_version=model_version(self._model),
-            computed_ms=now_ms,
-            source_ms=event.ts_ms,
-            degraded=not items[0].probability,
-        )
 
-    def _build_scored_row(
-        self,
-        request: ListRequest,
-        recommendations: Recommendations,
-        groups: dict[str, PackedBlock],
-        scores: LoggedScores,
-        shadow: LoggedScores,
-    ) -> ScoredRow:
-        """The scored row of a list: one row for user and context, one for each item on it."""
-        builder = ScoredRowBuilder(
-            self._encoder.features.digest, recommendations.model_version, model_version(self._shadow)
-        )
-        row = builder.build(
-            "recommendation",
-            request.arrival,
-            groups,
-            event_id=recommendations.recommendation_id,
-            items=tuple(item.item_id for item in recommendations.items),
-            scores=scores,
-            shadow=shadow,
-        )
-        return replace(row, propensities=tuple(item.propensity for item in recommendations.items))
+def split_users(counts: Sequence[int], pairs_max: int) -> Iterator[tuple[int, int]]:
+    """Spans of consecutive users (first, last exclusive) with at most `pairs_max` pairs, or with a single user."""
+    first = pairs = 0
+    for user, count in enumerate(counts):
+        if pairs and pairs + count > pairs_max:
+            yield first, user
+            first, pairs = user, 0
+        pairs += count
+    yield first, len(counts)
 
 
 def falling_values(count: int) -> npt.NDArray[np.float32]:
     """Values (count,) from 1 down in equal steps: the first candidate is the best one."""
     return 1 - np.arange(count, dtype=np.float32) / np.float32(count)
+
+
+def round_to_float32(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The values with the digits that a float32 has, so that their JSON has no more; what is not finite stays."""
+    exact = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    scales = 10.0 ** (FLOAT32_DIGITS - 1 - np.floor(np.log10(np.maximum(np.abs(exact), FLOAT32_TINY))))
+    return np.where(np.isfinite(values), np.round(exact * scales) / scales, values)

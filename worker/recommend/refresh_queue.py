@@ -1,9 +1,9 @@
 """Queue of users whose recommendation list needs a refresh, each at most once per `refresh_ms`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from contract.events.model import Order, UserEvent
 from contract.profiles.entity_updates import Arrival
@@ -11,36 +11,51 @@ from contract.profiles.entity_updates import Arrival
 PURCHASERS_MAX: Final = 10_000  # users whose purchases are kept until their next list
 
 
+class WaitingUser(NamedTuple):
+    """A user's latest event, and the time (ms) since which an event of the user waits for a list."""
+
+    arrival: Arrival
+    since_ms: int
+
+
+class TakenUser(NamedTuple):
+    """A user taken from the queue, with the items bought since the last list."""
+
+    waiting: WaitingUser
+    bought: frozenset[str]
+
+
 @dataclass(slots=True)
 class RefreshQueue:
     """Holds, for each user that waits for a list, the latest event and the items bought since the last list.
 
-    `due` returns at most `batch_max` users, those that wait longest first. Beyond `waiting_max` users the queue drops
-    those that wait longest.
+    Users are in the order in which the first event of each that waits was read. Beyond `waiting_max` users the queue
+    drops those that wait longest.
     """
 
     refresh_ms: int
-    batch_max: int
     waiting_max: int
-    _events: dict[str, Arrival] = field(default_factory=dict)
+    _waiting: dict[str, WaitingUser] = field(default_factory=dict)
     _bought: dict[str, set[str]] = field(default_factory=dict)
     _refreshed_ms: dict[str, int] = field(default_factory=dict)
+    _taken: dict[str, TakenUser] = field(default_factory=dict)  # by the last `take`
 
     def __len__(self) -> int:
         """The number of users that wait."""
-        return len(self._events)
+        return len(self._waiting)
 
-    def push(self, arrivals: Iterable[Arrival]) -> int:
+    def push(self, arrivals: Iterable[Arrival], now_ms: int) -> int:
         """Queue the users of these events; returns the number of users that were dropped."""
         for arrival in arrivals:
             event = arrival.event
             if isinstance(event, UserEvent) and event.user_id:  # a guest has no list
-                self._events[event.user_id] = arrival  # a user that waits already keeps the position
+                held = self._waiting.get(event.user_id)  # a user that waits already keeps the position
+                self._waiting[event.user_id] = WaitingUser(arrival, held.since_ms if held else now_ms)
                 if isinstance(event, Order):
                     self.record_purchase(event)
-        evicted = max(0, len(self._events) - self.waiting_max)
-        for user in list(islice(self._events, evicted)):
-            del self._events[user]
+        evicted = max(0, len(self._waiting) - self.waiting_max)
+        for user in list(islice(self._waiting, evicted)):
+            del self._waiting[user]
         return evicted
 
     def record_purchase(self, order: Order) -> None:
@@ -51,25 +66,49 @@ class RefreshQueue:
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Remove the users whose latest event will be read again."""
-        self._events = {user: arrival for user, arrival in self._events.items() if not is_reread(arrival)}
+        self._waiting = {user: held for user, held in self._waiting.items() if not is_reread(held.arrival)}
+        self._taken = {user: held for user, held in self._taken.items() if not is_reread(held.waiting.arrival)}
 
-    def due(self, now_ms: int) -> list[str]:
-        """The users whose list may be refreshed now, those that wait longest first."""
+    def due(self, now_ms: int, count_max: int, among: Container[str] | None = None) -> list[str]:
+        """At most `count_max` users whose list may be refreshed now, those that wait longest first.
+
+        `among`: the entities (`user:id`) that may be chosen; None: all.
+        """
         users: list[str] = []
         until_ms = now_ms - self.refresh_ms
-        for user in self._events:
-            if self._refreshed_ms.get(user, until_ms) <= until_ms:
+        for user in self._waiting:
+            if len(users) == count_max:
+                break
+            if self._refreshed_ms.get(user, until_ms) <= until_ms and (among is None or f"user:{user}" in among):
                 users.append(user)
-                if len(users) == self.batch_max:
-                    break
         return users
 
-    def pop(self, user: str, now_ms: int) -> tuple[Arrival, set[str]]:
-        """Remove a user; returns the latest event and the items bought since the last list."""
+    def take(self, users: Sequence[str], now_ms: int) -> list[TakenUser]:
+        """Remove users in order to refresh their lists."""
+        self._taken = {user: self._take(user, now_ms) for user in users}
+        self._drop_expired(now_ms)
+        return list(self._taken.values())
+
+    def put_back(self) -> None:
+        """The users of the last `take` got no list: they wait again, where they were."""
+        returned = dict[str, WaitingUser]()
+        for user, (waiting, bought) in self._taken.items():
+            newer = self._waiting.pop(user, None)
+            returned[user] = WaitingUser(newer.arrival if newer else waiting.arrival, waiting.since_ms)
+            self._refreshed_ms.pop(user, None)
+            if bought:
+                self._bought.setdefault(user, set()).update(bought)
+        self._waiting, self._taken = returned | self._waiting, {}
+
+    def measure_wait_ms(self, now_ms: int) -> int:
+        """How long the user that waits longest has waited; 0 if none waits."""
+        first = next(iter(self._waiting.values()), None)
+        return max(0, now_ms - first.since_ms) if first else 0
+
+    def _take(self, user: str, now_ms: int) -> TakenUser:
         self._refreshed_ms.pop(user, None)
         self._refreshed_ms[user] = now_ms  # last, so that the times stay in ascending order
-        self._drop_expired(now_ms)
-        return self._events.pop(user), self._bought.pop(user, set())
+        return TakenUser(self._waiting.pop(user), frozenset(self._bought.pop(user, ())))
 
     def _drop_expired(self, now_ms: int) -> None:
         """Drop refresh times that no longer delay a refresh."""

@@ -38,6 +38,7 @@ class CachePolicy(NamedTuple):
 
     `ttl_s` and `entry_id` are functions of the settings and of the message. `index_key`: the key of the sets that list
     each user's entries. `keeps_newer`: an entry whose `source_ms` is later than the message's is not overwritten.
+    `observe_age_s` gets the age of each message's event when it has been written.
     """
 
     key: str
@@ -45,6 +46,7 @@ class CachePolicy(NamedTuple):
     entry_id: Callable[[Any], str] | None = None
     index_key: str = ""
     keeps_newer: bool = False
+    observe_age_s: Callable[[float], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -129,7 +131,7 @@ DECISION: Final = AnswerKind(
 LIST: Final = AnswerKind(
     name="list",
     message=Recommendations,
-    cache=CachePolicy("rec", attrgetter("ttl_s"), keeps_newer=True),
+    cache=CachePolicy("rec", attrgetter("ttl_s"), keeps_newer=True, observe_age_s=metrics.LIST_AGE_SECONDS.observe),
 )
 RANKING: Final = AnswerKind(
     name="ranking",

@@ -43,7 +43,7 @@ class ListRefresher:
         lists, catalogue = resources.settings.lists, resources.catalogue
         self._lists, self._encoder, self._catalogue = lists, resources.encoder, catalogue
         self._bundle_neighbours: NeighbourTable | None = None
-        self._queue = RefreshQueue(lists.refresh_ms, lists.batch_max, lists.waiting_max)
+        self._queue = RefreshQueue(lists.refresh_ms, lists.waiting_max)
         self.item_neighbours, self._fresh_items = ItemNeighbours(catalogue), FreshItems(catalogue, lists)
         self.popularity = Popularity(catalogue, lists.purchase_value)
         self._popular_lists = (
@@ -93,12 +93,17 @@ class ListRefresher:
         if self._stream_ms:
             self.popularity.sweep(profiles, self._stream_ms)
         self.popularity.rank()
+        metrics.LIST_WAITING_USERS.set(len(self._queue))
+        metrics.LIST_WAITING_SECONDS.set(self._queue.measure_wait_ms(now_ms) / 1000)
         if self._popular_lists:
             self._popular_lists.write(now_ms)
 
-    def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]:
+    def is_refresh_due(self, now_ms: int) -> bool:
+        return bool(self._queue.due(now_ms, 1))
+
+    def entities_to_read(self, batch: Batch, now_ms: int, refresh_max: int) -> list[str]:
         buyers = [arrival.event.user_id for arrival in batch.watched if isinstance(arrival.event, Order)]
-        return [f"user:{user}" for user in (*self._queue.due(now_ms), *buyers) if user]
+        return [f"user:{user}" for user in (*self._queue.due(now_ms, refresh_max), *buyers) if user]
 
     def observe(self, batch: Batch, rows_by_event: RowsByEvent, memory: FoldedBatch, now_ms: int) -> None:
         """Queue the users of these clicks and of watched orders, and count visits and purchases."""
@@ -108,12 +113,11 @@ class ListRefresher:
             self._count_visits(clicks, memory)
         self._count_purchases(arrival.event for arrival in batch.watched)
 
-    def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
+    def refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> BatchResults:
         """New lists for users that are due and were read with this batch; a failing list costs no other one."""
         results = BatchResults()
-        users = [user for user in self._queue.due(now_ms) if f"user:{user}" in memory.updates.index]
-        popped = [self._queue.pop(user, now_ms) for user in users]
-        requests = [ListRequest(arrival, frozenset(bought)) for arrival, bought in popped]
+        users = self._queue.due(now_ms, refresh_max, memory.updates.index)
+        requests = [ListRequest(taken.waiting.arrival, taken.bought) for taken in self._queue.take(users, now_ms)]
         self._router.answer(
             list(range(len(requests))),
             lambda n: requests[n].event.user_id,
@@ -121,6 +125,15 @@ class ListRefresher:
             lambda n, error, _: log_failed_list(requests[n].arrival, error),
         )
         return results
+
+    def take_back(self) -> None:
+        self._queue.put_back()
+
+    def end_delays(self) -> None:
+        self._queue.refresh_ms = 0
+
+    def count_waiting(self) -> int:
+        return len(self._queue)
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Let no user wait for a list because of an event that will be read again: it would be logged twice."""
@@ -142,7 +155,7 @@ class ListRefresher:
         if self._lists.shed_ms:
             oldest_ms = now_ms - self._lists.shed_ms
             in_time = [arrival for arrival in arrivals if batch.find_record(arrival).kafka_ms >= oldest_ms]
-        evicted = self._queue.push(in_time)
+        evicted = self._queue.push(in_time, now_ms)
         metrics.LISTS_SHED.inc(len(arrivals) - len(in_time) + evicted)
         if len(in_time) < len(arrivals):
             for event in (arrival.event for arrival in arrivals):

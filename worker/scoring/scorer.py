@@ -47,14 +47,26 @@ class Scorer(Protocol):
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None:
         """Do what is due by the clock, about once a second; raises `Unavailable`."""
 
-    def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]:
-        """Entities to read with the batch in addition to those of its arrivals."""
+    def is_refresh_due(self, now_ms: int) -> bool:
+        """Whether an answer by the clock is due."""
+
+    def entities_to_read(self, batch: Batch, now_ms: int, refresh_max: int) -> list[str]:
+        """Entities to read with the batch in addition to those of its arrivals, `refresh_max` of them to refresh."""
 
     def answer(self, batch: Batch, rows: Sequence[int], memory: FoldedBatch, now_ms: int) -> BatchResults:
         """The answers to the batch's arrivals `rows`."""
 
-    def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
-        """The answers that are due by the clock to users who were read with the batch."""
+    def refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> BatchResults:
+        """At most `refresh_max` answers that are due by the clock to users who were read with the batch."""
+
+    def take_back(self) -> None:
+        """The answers of the last `refresh` were not published: they are due again."""
+
+    def end_delays(self) -> None:
+        """The worker stops: what is due by the clock later is due now."""
+
+    def count_waiting(self) -> int:
+        """The number of users that wait for an answer by the clock."""
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Forget the events that will be read again, here or by another worker: those give the answers by the clock."""
@@ -104,12 +116,20 @@ class Refresher(Protocol):
 
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None: ...
 
-    def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]: ...
+    def is_refresh_due(self, now_ms: int) -> bool: ...
+
+    def entities_to_read(self, batch: Batch, now_ms: int, refresh_max: int) -> list[str]: ...
 
     def observe(self, batch: Batch, rows_by_event: RowsByEvent, memory: FoldedBatch, now_ms: int) -> None:
         """Take note of these arrivals of the batch, and of its watched events."""
 
-    def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults: ...
+    def refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> BatchResults: ...
+
+    def take_back(self) -> None: ...
+
+    def end_delays(self) -> None: ...
+
+    def count_waiting(self) -> int: ...
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None: ...
 
@@ -159,8 +179,11 @@ class LaneScorer:
         if self.refresher:
             self.refresher.run_periodic(profiles, now_ms)
 
-    def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]:
-        return self.refresher.entities_to_read(batch, now_ms) if self.refresher else []
+    def is_refresh_due(self, now_ms: int) -> bool:
+        return self.refresher is not None and self.refresher.is_refresh_due(now_ms)
+
+    def entities_to_read(self, batch: Batch, now_ms: int, refresh_max: int) -> list[str]:
+        return self.refresher.entities_to_read(batch, now_ms, refresh_max) if self.refresher else []
 
     def answer(self, batch: Batch, rows: Sequence[int], memory: FoldedBatch, now_ms: int) -> BatchResults:
         results = BatchResults()
@@ -189,8 +212,19 @@ class LaneScorer:
                 self.refresher.observe(batch, rows_by_event, memory, now_ms)
         return results
 
-    def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
-        return self.refresher.refresh(memory, now_ms) if self.refresher else BatchResults()
+    def refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> BatchResults:
+        return self.refresher.refresh(memory, now_ms, refresh_max) if self.refresher else BatchResults()
+
+    def take_back(self) -> None:
+        if self.refresher:
+            self.refresher.take_back()
+
+    def end_delays(self) -> None:
+        if self.refresher:
+            self.refresher.end_delays()
+
+    def count_waiting(self) -> int:
+        return self.refresher.count_waiting() if self.refresher else 0
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         if self.refresher:

@@ -73,6 +73,10 @@ class AnswerCache:
         mode = Mode.NEWEST if policy.keeps_newer else Mode.LATEST
         index = self._index(self.client, policy) if policy.index_key else None
         self._writer.write(WritePolicy(policy.ttl_s(self._lists), mode, index), writes, int(self._clock_s()))
+        if policy.observe_age_s:
+            now_s = self._clock_s()
+            for write in writes:
+                policy.observe_age_s(max(0.0, now_s - write.ts_ms / 1000))
 
     def delete_users(self, until_ms: Mapping[str, int]) -> None:
         """Delete the entries of these users (by id), and keep late ones out from now on."""

@@ -55,11 +55,11 @@ class LaneIntake:
             readers=self._readers,
             record_reader=self._record_reader,
         )
-        extra = self._scorer.entities_to_read(batch, now_ms)
+        extra = self._scorer.entities_to_read(batch, now_ms, len(records))
         updates = to_updates(batch.arrivals, extra, kinds=self._entity_kinds)
         memory = fold(self._profiles.read(updates.entities), updates)
         results = self._scorer.answer(batch, range(len(batch.arrivals)), memory, now_ms)
-        results.extend(self._scorer.refresh(memory, now_ms))
+        results.extend(self._scorer.refresh(memory, now_ms, len(records)))
         self._profiles.merge(memory.slice_writes(), {}, {})
         for record in results.to_records(self._settings.topics, {}):
             record.count_bytes()

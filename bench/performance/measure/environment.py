@@ -20,7 +20,7 @@ BATCH_MAX: Final = 4_000
 LARGE_BATCHES: Final = {
     "SHOPSTREAM_WORKER__BATCH_MAX": str(BATCH_MAX),
     "SHOPSTREAM_WORKER__LATENCY_MS": "200",
-    "SHOPSTREAM_LISTS__BATCH_MAX": "110",
+    "SHOPSTREAM_LISTS__BATCH_SHARE": "0.15",
 }  # for a backlog, where latency does not matter
 
 

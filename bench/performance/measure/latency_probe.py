@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import redis
@@ -19,6 +19,7 @@ from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 from contract.messages import read_decision, read_recommendations
 
 WAIT_S: Final = 0.05
+KEYS_MAX: Final = 200  # lists that are read at once
 
 
 class ProbeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,13 +85,18 @@ def observe_lists(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
     subscription.psubscribe(f"__keyspace@0__:{config.prefix}rec:u*")
     Path(config.ready).touch()
     while True:
-        message = subscription.get_message(ignore_subscribe_messages=True, timeout=WAIT_S)
-        if message is None:
-            yield []
-            continue
-        now_ms, key = time.time() * 1000, message["channel"].partition(b":")[2]
-        value = store.get(key)
-        yield [AnswerTime(now_ms, read_recommendations(value).source_ms)] if isinstance(value, bytes) else []
+        set_at_ms = dict[bytes, float]()
+        wait_s = WAIT_S
+        while len(set_at_ms) < KEYS_MAX and (
+            message := subscription.get_message(ignore_subscribe_messages=True, timeout=wait_s)
+        ):
+            set_at_ms[message["channel"].partition(b":")[2]], wait_s = time.time() * 1000, 0.0
+        values: Any = store.mget(list(set_at_ms)) if set_at_ms else []
+        yield [
+            AnswerTime(at_ms, read_recommendations(value).source_ms)
+            for at_ms, value in zip(set_at_ms.values(), values, strict=True)
+            if value is not None
+        ]
 
 
 def read_answer_times(path: Path) -> list[AnswerTime]:

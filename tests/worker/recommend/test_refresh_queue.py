@@ -1,107 +1,172 @@
 """The refresh queue: which users are due, for which event, without which items."""
 
+from contract.events.model import Event
 from tests.worker.events import NOW_MS, make_arrivals, make_click, make_order, make_product
-from worker.recommend.refresh_queue import RefreshQueue
+from worker.recommend.refresh_queue import RefreshQueue, TakenUser
+
+ALL = 100
+
+
+def make_queue(*events: Event, refresh_ms: int = 1_000, waiting_max: int = 100) -> RefreshQueue:
+    """A queue of the users of these events."""
+    queue = RefreshQueue(refresh_ms=refresh_ms, waiting_max=waiting_max)
+    queue.push(make_arrivals(*events), NOW_MS)
+    return queue
+
+
+def take(queue: RefreshQueue, user: str, now_ms: int = NOW_MS) -> TakenUser:
+    (taken,) = queue.take([user], now_ms)
+    return taken
 
 
 def test_a_user_is_due_at_once_and_then_after_the_refresh_interval() -> None:
     # given
-    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    queue.push(make_arrivals(make_click("c1", user="a")))
-    assert queue.due(NOW_MS) == ["a"]
-    queue.pop("a", NOW_MS)
+    queue = make_queue(make_click("c1", user="a"))
+    assert queue.due(NOW_MS, ALL) == ["a"]
+    take(queue, "a")
     # when
-    queue.push(make_arrivals(make_click("c2", user="a"), make_click("c3", user="b")))
+    queue.push(make_arrivals(make_click("c2", user="a"), make_click("c3", user="b")), NOW_MS)
     # then
-    assert queue.due(NOW_MS + 999) == ["b"]
-    assert queue.due(NOW_MS + 1_000) == ["a", "b"]
+    assert queue.due(NOW_MS + 999, ALL) == ["b"]
+    assert queue.due(NOW_MS + 1_000, ALL) == ["a", "b"]
 
 
 def test_a_user_without_new_events_is_not_due() -> None:
     # given
-    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    queue.push(make_arrivals(make_click("c1", user="a")))
+    queue = make_queue(make_click("c1", user="a"))
     # when
-    queue.pop("a", NOW_MS)
+    take(queue, "a")
     # then
-    assert queue.due(NOW_MS + 100_000) == []
+    assert queue.due(NOW_MS + 100_000, ALL) == []
 
 
-def test_pop_returns_the_latest_event_and_items_bought_since_the_last_list() -> None:
+def test_a_taken_user_comes_with_the_latest_event_and_the_items_bought_since_the_last_list() -> None:
     # given
-    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    queue.push(
-        make_arrivals(make_order("o1", "x", "y", user="a"), make_order("o2", "z", user="a"), make_click("c1", user="a"))
+    queue = make_queue(
+        make_order("o1", "x", "y", user="a"), make_order("o2", "z", user="a"), make_click("c1", user="a")
     )
     # when
-    arrival, bought = queue.pop("a", NOW_MS)
+    taken = take(queue, "a")
     # then
-    assert (arrival.event.event_id, bought) == ("c1", {"x", "y", "z"})
-    queue.push(make_arrivals(make_click("c2", user="a")))
-    assert queue.pop("a", NOW_MS)[1] == set()
+    assert (taken.waiting.arrival.event.event_id, taken.bought) == ("c1", frozenset("xyz"))
+    queue.push(make_arrivals(make_click("c2", user="a")), NOW_MS)
+    assert take(queue, "a").bought == set()
 
 
 def test_users_that_wait_longest_are_due_first() -> None:
     # given
-    queue = RefreshQueue(refresh_ms=1_000, batch_max=2, waiting_max=100)
-    queue.push(make_arrivals(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c")))
+    queue = make_queue(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c"))
     # when a waiting user clicks again
-    queue.push(make_arrivals(make_click("c4", user="a")))
+    queue.push(make_arrivals(make_click("c4", user="a")), NOW_MS + 5)
     # then the user keeps the position, and the others follow
-    assert queue.due(NOW_MS) == ["a", "b"]
-    assert queue.pop("a", NOW_MS)[0].event.event_id == "c4"
-    assert queue.due(NOW_MS) == ["b", "c"]
+    assert queue.due(NOW_MS, 2) == ["a", "b"]
+    taken = take(queue, "a")
+    assert (taken.waiting.arrival.event.event_id, taken.waiting.since_ms) == ("c4", NOW_MS)
+    assert queue.due(NOW_MS, 2) == ["b", "c"]
+
+
+def test_a_user_who_clicks_all_the_time_delays_no_other_one() -> None:
+    # given one user who clicks before each list, and others who clicked once, where there is time for two lists
+    others = [f"u{n}" for n in range(10)]
+    queue = make_queue(make_click("c0", user="busy"), *[make_click(f"c-{user}", user=user) for user in others])
+    refreshed = list[str]()
+    # when
+    for number in range(12):
+        now_ms = NOW_MS + 100 * number
+        queue.push(make_arrivals(make_click(f"b{number}", user="busy")), now_ms)
+        refreshed += (users := queue.due(now_ms, 2))
+        queue.take(users, now_ms)
+    # then the others came in their order, each after the one list that the user may have in a second
+    assert [user for user in refreshed if user != "busy"] == others
+    assert refreshed[0] == "busy"
+    assert refreshed.count("busy") == 2
+
+
+def test_only_users_whose_profile_was_read_are_chosen_and_the_others_wait_on() -> None:
+    # given
+    queue = make_queue(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c"))
+    # then
+    assert queue.due(NOW_MS, 2, {"user:b", "user:c"}) == ["b", "c"]
+    assert queue.due(NOW_MS, 2) == ["a", "b"]
 
 
 def test_an_event_without_a_user_makes_no_user_due() -> None:
-    # given
-    queue = RefreshQueue(refresh_ms=0, batch_max=100, waiting_max=100)
-    # when
-    queue.push(make_arrivals(make_product("i")))
-    # then
-    assert queue.due(NOW_MS) == []
+    assert make_queue(make_product("i")).due(NOW_MS, ALL) == []
 
 
 def test_beyond_the_limit_the_longest_waiting_users_are_dropped_and_counted() -> None:
     # given
-    queue = RefreshQueue(refresh_ms=0, batch_max=100, waiting_max=2)
+    queue = make_queue(refresh_ms=0, waiting_max=2)
     # when
-    dropped = queue.push(
-        make_arrivals(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c"))
-    )
+    clicks = make_arrivals(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c"))
+    dropped = queue.push(clicks, NOW_MS)
     # then
-    assert (dropped, len(queue), queue.due(NOW_MS)) == (1, 2, ["b", "c"])
+    assert (dropped, len(queue), queue.due(NOW_MS, ALL)) == (1, 2, ["b", "c"])
 
 
 def test_expired_refresh_times_are_not_kept() -> None:
     # given
-    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
+    queue = make_queue()
     for n in range(10):
-        queue.push(make_arrivals(make_click("c", user=f"u{n}")))
-        queue.pop(f"u{n}", NOW_MS)
+        queue.push(make_arrivals(make_click("c", user=f"u{n}")), NOW_MS)
+        take(queue, f"u{n}")
     # when another user is refreshed long after
-    queue.push(make_arrivals(make_click("c", user="late")))
-    queue.pop("late", NOW_MS + 5_000)
+    queue.push(make_arrivals(make_click("c", user="late")), NOW_MS + 5_000)
+    take(queue, "late", NOW_MS + 5_000)
     # then only the refresh that still delays its user is kept
     assert set(queue._refreshed_ms) == {"late"}
-    queue.push(make_arrivals(make_click("c", user="late")))
-    assert queue.due(NOW_MS + 5_500) == []
+    queue.push(make_arrivals(make_click("c", user="late")), NOW_MS + 5_500)
+    assert queue.due(NOW_MS + 5_500, ALL) == []
 
 
 def test_users_whose_events_will_be_read_again_are_forgotten_and_no_others() -> None:
     # given
-    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    queue.push(make_arrivals(make_click("c1", user="a"), make_click("c2", user="b")))
+    queue = make_queue(make_click("c1", user="a"), make_click("c2", user="b"))
     # when
     queue.forget(lambda arrival: arrival.event.event_id == "c1")
     # then
-    assert queue.due(NOW_MS) == ["b"]
+    assert queue.due(NOW_MS, ALL) == ["b"]
 
 
 def test_a_guest_waits_for_no_list() -> None:
     # given a click and an order without a user
-    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    # when
-    queue.push(make_arrivals(make_click("c1", user=""), make_order("o1", user=""), make_click("c2", user="a")))
+    queue = make_queue(make_click("c1", user=""), make_order("o1", user=""), make_click("c2", user="a"))
     # then
-    assert queue.due(NOW_MS) == ["a"]
+    assert queue.due(NOW_MS, ALL) == ["a"]
+
+
+def test_users_whose_lists_were_not_published_wait_again_where_they_were() -> None:
+    # given three users of whom two are taken, one of these clicks again, and a fourth one comes
+    queue = make_queue(make_order("o1", "x", user="a"), make_click("c2", user="b"), make_click("c3", user="c"))
+    queue.take(["a", "b"], NOW_MS + 10)
+    queue.push(make_arrivals(make_click("c4", user="b"), make_click("c5", user="d")), NOW_MS + 20)
+    # when
+    queue.put_back()
+    # then they are due at once, with their latest events, purchases and waiting times
+    assert queue.due(NOW_MS + 20, ALL) == ["a", "b", "c", "d"]
+    taken = {held.waiting.arrival.event.event_id: held for held in queue.take(["a", "b"], NOW_MS + 20)}
+    assert taken["o1"].bought == {"x"}
+    assert taken["c4"].waiting.since_ms == NOW_MS
+
+
+def test_a_taken_user_whose_event_will_be_read_again_is_not_put_back() -> None:
+    # given
+    queue = make_queue(make_click("c1", user="a"), make_click("c2", user="b"))
+    queue.take(["a", "b"], NOW_MS)
+    # when
+    queue.forget(lambda arrival: arrival.event.event_id == "c1")
+    queue.put_back()
+    # then
+    assert queue.due(NOW_MS, ALL) == ["b"]
+
+
+def test_the_longest_wait_is_that_of_the_first_event_that_waits() -> None:
+    # given
+    queue = make_queue(make_click("c1", user="a"))
+    queue.push(make_arrivals(make_click("c2", user="a"), make_click("c3", user="b")), NOW_MS + 300)
+    # then
+    assert queue.measure_wait_ms(NOW_MS + 500) == 500
+    take(queue, "a")
+    assert queue.measure_wait_ms(NOW_MS + 500) == 200
+    take(queue, "b")
+    assert queue.measure_wait_ms(NOW_MS + 500) == 0
