@@ -10,6 +10,11 @@ A folder is one of the disk, or one of an object store (`contract.object_folder`
         VERSION/neighbours.npz     items (M,) S, neighbours (M, K) int32 (-1: none), weights (M, K) float32,
                                    fading () float32: a user's k-th latest item is weighted by k ** -fading,
                                    popular (P,) int32: numbers of items, the most popular first
+        VERSION/vectors.npz        with the next-item part alone: items (M,) S, those of neighbours.npz, vectors (M, d)
+                                   float32 of unit length, counts (M,) and recent_counts (M,) float32: interactions in
+                                   all of the time and in its last tenth
+        VERSION/followers.npz      with the next-item part, where it helps: neighbours, weights and fading of a second
+                                   source, as in neighbours.npz
         VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: torch's outputs, to be reproduced
         VERSION/READY              empty, written last
 
@@ -24,6 +29,17 @@ int64:
     search     user and query blocks (Q), item_part (P, H), search (P,) int64: the row of each pair's search
                                                                           -> relevance (P,)
     classify   item block (N)                                             -> category (N, classes)
+
+The next-item part is learned from interactions alone; its graphs read no features of events:
+
+    sequence   rows (N, L) int64: a user's latest interactions, newest first, as rows of vectors.npz plus 1, 0: none;
+               actions (N, L) int64: 0 none, 1 click, 2 cart, 3 order;
+               ages (N, L) float32: days before now                       -> user (N, d) float32 of unit length
+    ranker     features (P, F) float32 of `contract.retrieval.features`   -> score (P,) float32, which orders the
+                                                                             candidates of a user
+
+Both or neither are there, and golden.npz has values of both. `evaluation["next_item"]` of the manifest has their
+metrics on held-out interactions, and those of the candidates' own order.
 """
 
 import hashlib
