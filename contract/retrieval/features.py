@@ -21,8 +21,8 @@ FEATURES: Final = (
     "neighbour_relative",  # the same, relative to the strongest candidate of the user
     "has_neighbour",
     "neighbour_of_latest",  # log strength of the neighbours of the latest item alone
-    "follower",  # log strength in the second source
-    "follower_relative",
+    "other_neighbour",  # log strength in the second source
+    "other_neighbour_relative",
     "similarity",  # of the vectors of user and item
     "similarity_share",  # log softmax of the similarity over the user's candidates
     "similarity_to_latest",  # of the vectors of the latest item and the item
@@ -49,7 +49,7 @@ def build_features(
     strengths = (
         gather_strengths(histories, tuple(table.neighbours), HISTORY_MAX, items, starts),
         gather_strengths(histories, tuple(table.neighbours), 1, items, starts),
-        gather_strengths(histories, tuple(table.followers), HISTORY_MAX, items, starts),
+        gather_strengths(histories, tuple(table.other_neighbours), HISTORY_MAX, items, starts),
     )
     fill_strengths(features, strengths, starts)
     fill_similarities(features, table.vectors, users, histories, items, starts)
@@ -67,21 +67,21 @@ def scale_strength(strength):  # type: ignore[no-untyped-def]
 
 @jit
 def fill_strengths(features, strengths, starts):  # type: ignore[no-untyped-def]
-    """Write the columns of neighbours and followers; `strengths`: of all neighbours, of the latest's, of followers."""
-    neighbour, latest, follower = strengths
+    """Write the columns of neighbours and other_neighbours; `strengths`: of all neighbours, of the latest's, of other_neighbours."""
+    neighbour, latest, other = strengths
     for u in range(len(starts) - 1):
-        neighbour_max, follower_max = np.float32(0), np.float32(0)
+        neighbour_max, other_max = np.float32(0), np.float32(0)
         for p in range(starts[u], starts[u + 1]):
-            neighbour_max, follower_max = max(neighbour_max, neighbour[p]), max(follower_max, follower[p])
+            neighbour_max, other_max = max(neighbour_max, neighbour[p]), max(other_max, other[p])
         for p in range(starts[u], starts[u + 1]):
             if neighbour[p] > 0:
                 features[p, 0] = scale_strength(neighbour[p])
                 features[p, 1] = scale_strength(neighbour[p] / neighbour_max)
                 features[p, 2] = 1
             features[p, 3] = scale_strength(latest[p])
-            if follower[p] > 0:
-                features[p, 4] = scale_strength(follower[p])
-                features[p, 5] = scale_strength(follower[p] / follower_max)
+            if other[p] > 0:
+                features[p, 4] = scale_strength(other[p])
+                features[p, 5] = scale_strength(other[p] / other_max)
 
 
 @jit

@@ -21,14 +21,14 @@ class Neighbours(NamedTuple):
 
 
 class ItemTable(NamedTuple):
-    """M items. `neighbours` makes the candidates' own order; `followers` is a second source, (M, 0) without one.
+    """M items. `neighbours` makes the candidates' own order; `other_neighbours` is a second source, (M, 0) without one.
 
     `vectors` (M, d): of unit length, or zeros. `counts`, `recent_counts` (M,): interactions of each item, in all of the
     time and in its last tenth.
     """
 
     neighbours: Neighbours
-    followers: Neighbours
+    other_neighbours: Neighbours
     vectors: npt.NDArray[np.float32]
     counts: npt.NDArray[np.float32]
     recent_counts: npt.NDArray[np.float32]

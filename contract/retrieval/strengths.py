@@ -77,11 +77,9 @@ def select_strongest(histories, neighbours, items_max, excluded, excluded_starts
                 total[excluded[p]] = np.float32(0)
         selected = np.sort(touched[:count])
         order = np.argsort(-total[selected], kind="mergesort")
-        filled = 0
-        for n in order:
-            if filled == count_max or not total[selected[n]] > 0:
+        for n in range(min(count, count_max)):
+            if not total[selected[order[n]]] > 0:
                 break
-            strongest[u, filled] = selected[n]
-            filled += 1
+            strongest[u, n] = selected[order[n]]
         clear_touched(total, touched, count)
     return strongest

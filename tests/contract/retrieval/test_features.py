@@ -13,7 +13,7 @@ def draw_table(rng: np.random.Generator) -> ItemTable:
     vectors = rng.standard_normal((ITEMS, DIMENSIONS)).astype(np.float32)
     return ItemTable(
         neighbours=draw_neighbours(rng, 1.0),
-        followers=draw_neighbours(rng, 0.0),
+        other_neighbours=draw_neighbours(rng, 0.0),
         vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         counts=rng.integers(0, 90, ITEMS).astype(np.float32),
         recent_counts=rng.integers(0, 9, ITEMS).astype(np.float32),
@@ -29,7 +29,7 @@ def draw_neighbours(rng: np.random.Generator, fading: float) -> Neighbours:
 def sum_plainly(history: list[int], neighbours: Neighbours, item: int, items_max: int) -> float:
     distinct = list(dict.fromkeys(row for row in history if row >= 0))[:items_max]
     return sum(
-        float(weight) * rank**-neighbours.fading
+        float(weight) * float(rank) ** -neighbours.fading
         for rank, row in enumerate(distinct, 1)
         for neighbour, weight in zip(neighbours.rows[row], neighbours.weights[row], strict=True)
         if neighbour == item
@@ -55,7 +55,7 @@ def test_features_of_candidates_equal_a_plain_computation() -> None:
         log_total = np.log(np.sum(np.exp(np.array(similarities) / TEMPERATURE)))
         for p, strength, similarity in zip(pairs, strengths, similarities, strict=True):
             item, latest = int(items[p]), known[0] if known else -1
-            follower = sum_plainly(history, table.followers, item, 64) if item >= 0 else 0.0
+            other = sum_plainly(history, table.other_neighbours, item, 64) if item >= 0 else 0.0
             expected = {
                 "neighbour": np.log1p(strength / STRENGTH_MIN) / 3,
                 "neighbour_relative": np.log1p(strength / max(strengths) / STRENGTH_MIN) / 3 if strength else 0,
@@ -63,7 +63,7 @@ def test_features_of_candidates_equal_a_plain_computation() -> None:
                 "neighbour_of_latest": np.log1p(sum_plainly(history, table.neighbours, item, 1) / STRENGTH_MIN) / 3
                 if item >= 0
                 else 0,
-                "follower": np.log1p(follower / STRENGTH_MIN) / 3,
+                "other_neighbour": np.log1p(other / STRENGTH_MIN) / 3,
                 "similarity": 3 * similarity,
                 "similarity_share": (similarity / TEMPERATURE - log_total) / 4 if item >= 0 else 0,
                 "similarity_to_latest": 2 * float(table.vectors[item] @ table.vectors[latest])
@@ -97,7 +97,7 @@ def test_features_of_users_do_not_depend_on_the_others_of_the_batch() -> None:
 def test_nothing_to_describe_gives_no_features() -> None:
     table = ItemTable(
         neighbours=no_neighbours(0),
-        followers=no_neighbours(0),
+        other_neighbours=no_neighbours(0),
         vectors=np.zeros((0, 4), np.float32),
         counts=np.zeros(0, np.float32),
         recent_counts=np.zeros(0, np.float32),
