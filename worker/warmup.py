@@ -12,6 +12,7 @@ from worker.redis.resp import ReplyReader
 from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
+from worker.retrieval.histories import from_recent
 from worker.retrieval.popularity import Popularity
 
 REPLY = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
@@ -42,7 +43,8 @@ def warm_up_candidates() -> None:
         fresh_items=FreshItems(catalogue, lists),
         candidates_max=lists.candidates,
     )
-    candidates.generate(np.zeros((1, RING_SIZE), np.uint64), [np.zeros(0, np.int64)], [0])
+    now_ms = np.zeros(1, np.int64)
+    candidates.generate(from_recent(np.zeros((1, RING_SIZE), np.uint64), now_ms), [np.zeros(0, np.int64)], [0], now_ms)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,22 @@
-"""Loads a bundle into onnxruntime as a model that scores blocks, or rejects it; no other worker module imports it."""
+"""Loads a bundle as a model that scores blocks, or rejects it."""
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from contract.bundle import Bundle
 from contract.errors import BadBundle
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.graphs import GRAPHS
-from contract.hashing import item_hash
+from worker.model.bundle_parts import Arrays, GraphSession, load_arrays, reject_on_error
+from worker.model.item_tables import read_neighbours
+from worker.model.next_item_model import read_next_item_model
 
-GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
-FADING_MAX: Final = 10.0  # beyond it only the latest item has weight
-# A folder that cannot exist: weights in separate files, which no digest covers, are not found.
-NO_EXTERNAL_DATA: Final = "/dev/null/none"
 Scores = dict[str, npt.NDArray[np.float32]]
 NO_SCORES: Final[dict[str, tuple[float, ...]]] = {}  # never written to
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Model:
@@ -35,17 +29,17 @@ class Model:
         self.manifest = bundle.manifest
         self.version = bundle.version
         self._columns = select_columns(bundle, features)
-        self._sessions = {name: open_graph(bundle, name) for name in GRAPHS if f"{name}.onnx" in bundle.files}
-        sessions = self._sessions.items()
-        self._inputs = {name: {node.name for node in session.get_inputs()} for name, session in sessions}
-        self._outputs = {name: [node.name for node in session.get_outputs()] for name, session in sessions}
-        self.tasks = frozenset(output for outputs in self._outputs.values() for output in outputs) - {"item_part"}
-        self._check_golden(bundle)
+        self._graphs = {name: GraphSession(bundle, name) for name in GRAPHS if f"{name}.onnx" in bundle.files}
+        self.tasks = frozenset(output for graph in self._graphs.values() for output in graph.outputs) - {"item_part"}
+        golden = load_arrays(bundle, "golden.npz")
+        for graph in self._graphs.values():
+            graph.check_golden(golden, self.version)
         self._check_fit(features)
         self.neighbours = read_neighbours(bundle)
+        self.next_item = read_next_item_model(bundle, self.neighbours, golden)
 
     def has_graph(self, graph: str) -> bool:
-        return graph in self._sessions
+        return graph in self._graphs
 
     def run(self, graph: str, blocks: Mapping[str, Block], **extra: npt.NDArray[Any]) -> Scores:
         """The outputs of a graph for blocks by group (all columns) and further inputs by name."""
@@ -54,39 +48,17 @@ class Model:
             numbers, ids = self._columns[group]
             inputs[f"{group}.numbers"] = np.ascontiguousarray(block.numbers[:, numbers])
             inputs[f"{group}.ids"] = np.ascontiguousarray(block.ids[:, ids])
-        return self._run(graph, inputs)
+        return self._graphs[graph].run(inputs)
 
     def item_part(self, items: Block) -> npt.NDArray[np.float32]:
         """The item side of the first layer (M, H), computed once per item instead of once per candidate."""
         return self.run("items", {"item": items})["item_part"]
 
-    def _run(self, graph: str, inputs: Arrays) -> Scores:
-        names = self._inputs[graph]
-        outputs = self._sessions[graph].run(None, {name: array for name, array in inputs.items() if name in names})
-        return dict(zip(self._outputs[graph], outputs, strict=True))
-
-    def _check_golden(self, bundle: Bundle) -> None:
-        golden = load_arrays(bundle, "golden.npz")
-        for graph in self._sessions:
-            prefix = f"{graph}/in/"
-            inputs = {name.split("/")[2]: array for name, array in golden.items() if name.startswith(prefix)}
-            if not inputs:
-                raise BadBundle(f"Bundle {self.version} should have golden inputs for {graph}.onnx. Found none.")
-            with reject_on_error(f"{graph}.onnx should run on its golden inputs"):
-                outputs = self._run(graph, inputs)
-            for output, actual in outputs.items():
-                expected = golden.get(f"{graph}/out/{output}", np.empty(0))
-                is_close = expected.shape == actual.shape and np.allclose(
-                    expected, actual, GOLDEN_TOLERANCE, GOLDEN_TOLERANCE
-                )
-                if not is_close:
-                    raise BadBundle(f"{graph}.onnx should reproduce its golden `{output}`. Found other values.")
-
     def _check_fit(self, features: FeatureSet) -> None:
         """Check that every graph scores an empty row in the columns that the worker encodes."""
         unknown = {group: features.empty_block(group, 1) for group in GROUPS}
         row = np.zeros(1, np.int64)
-        for graph in self._sessions:
+        for graph in self._graphs:
             with reject_on_error(f"{graph}.onnx should run on the features that the bundle names"):
                 part = self.item_part(unknown["item"]) if GRAPHS[graph].is_paired else row
                 outputs = self.run(graph, unknown, item_part=part, user=row, search=row)
@@ -111,63 +83,6 @@ def to_rows(scores: Arrays, row_count: int) -> list[dict[str, float]]:
 def to_logged_scores(scores_by_row: Sequence[Mapping[str, float]]) -> list[dict[str, tuple[float, ...]]]:
     """The scores of each row as scored rows log them, one number for each task. Rows without scores share a dict."""
     return [{task: (value,) for task, value in row.items()} if row else NO_SCORES for row in scores_by_row]
-
-
-class NeighbourTable(NamedTuple):
-    """Hashes of M items (M,), row numbers of their neighbours (M, K) or -1, weights (M, K), and P popular rows (P,).
-
-    The neighbours of a user's k-th latest item are weighted by k ** -fading.
-    """
-
-    hashes: npt.NDArray[np.uint64]
-    rows: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float32]
-    popular: npt.NDArray[np.int32]
-    fading: float
-
-
-def read_neighbours(bundle: Bundle) -> NeighbourTable:
-    arrays = load_arrays(bundle, "neighbours.npz")
-    with reject_on_error(
-        "neighbours.npz should hold items, their neighbours with weights and their fading, and popular ones"
-    ):
-        hashes = np.array([item_hash(item.decode()) for item in arrays["items"].tolist()], np.uint64)
-        rows, popular = arrays["neighbours"].astype(np.int32), arrays["popular"].astype(np.int32)
-        weights = np.nan_to_num(arrays["weights"].astype(np.float32), posinf=0.0, neginf=0.0)
-        fading = float(arrays["fading"])
-    if rows.ndim != 2 or len(rows) != len(hashes) or weights.shape != rows.shape:
-        raise BadBundle(f"Each of {len(hashes)} items should have a row of neighbours. Found {rows.shape}.")
-    for numbers, minimum in ((rows, -1), (popular, 0)):
-        if numbers.size and not (numbers.min() >= minimum and numbers.max() < len(hashes)):
-            raise BadBundle(f"Neighbours should be among the {len(hashes)} items. Found number {int(numbers.max())}.")
-    if not 0 <= fading <= FADING_MAX:
-        raise BadBundle(f"The fading of neighbours should be from 0 to {FADING_MAX}. Found {fading}.")
-    return NeighbourTable(hashes, rows, weights, popular, fading)
-
-
-def load_arrays(bundle: Bundle, name: str) -> dict[str, npt.NDArray[Any]]:
-    with reject_on_error(f"Bundle {bundle.version} should hold readable arrays in {name}"):
-        archive = np.load(io.BytesIO(bundle.files[name]), allow_pickle=False)
-        return {key: archive[key] for key in archive.files}
-
-
-def open_graph(bundle: Bundle, name: str) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_EXTERNAL_DATA)
-    options.log_severity_level = 3
-    with reject_on_error(f"{name}.onnx should be a graph that onnxruntime runs"):
-        return ort.InferenceSession(bundle.files[f"{name}.onnx"], options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def reject_on_error(expectation: str) -> Iterator[None]:
-    """Raises `BadBundle` for any error of the block: onnxruntime and zip raise many classes for a broken bundle."""
-    try:
-        yield
-    except Exception as error:
-        raise BadBundle(f"{expectation}. Found {error!r}.") from error
 
 
 def select_columns(bundle: Bundle, features: FeatureSet) -> dict[str, tuple[list[int], list[int]]]:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
-from worker.retrieval.candidate_generator import FRESH, UserCandidates
+from worker.retrieval.candidate_generator import UserCandidates
+from worker.retrieval.kernels import FRESH
 
 
 def diversify(

@@ -24,7 +24,9 @@ from worker.model.onnx_model import Model, Scores, to_rows
 from worker.ops import metrics
 from worker.recommend.diversity import diversify
 from worker.records.answers import LIST, Answer
-from worker.retrieval.candidate_generator import FRESH, SOURCES, CandidateGenerator, UserCandidates
+from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
+from worker.retrieval.histories import UserHistories, from_recent
+from worker.retrieval.kernels import FRESH, SOURCES
 
 LoggedScores = dict[str, tuple[float, ...]]
 PAIRS_PER_RUN: Final = 4_000  # pairs that go through the graph in one run: more leave the processor's cache
@@ -59,12 +61,16 @@ class RankedLists(NamedTuple):
     propensities: list[float]
     items: list[RecommendedItem]
     scores: dict[str, list[float]]  # as they are logged: NaN for what is not finite
+    is_by_model: bool  # whether a ranker or the graph ordered them
 
 
 class ListBuilder:
     """Builds lists for many users at once: the user side once per user, then their pairs in large runs of the graph.
 
-    `models`: those that have the graph; a shadow is scored on the items of the finished lists.
+    Candidates that a ranker scored are in its order, and the graph scores the items of the finished lists alone; others
+    are in the order of their value by the graph. `models`: those that have the graph; a shadow is scored on the items
+    of the finished lists. `histories`: of users; without them a history is the recent items of the profile. `version`:
+    of the bundle, where its model has no such graph.
     """
 
     def __init__(
@@ -75,13 +81,14 @@ class ListBuilder:
         catalogue: Catalogue,
         candidate_generator: CandidateGenerator,
         models: ActiveModels = NO_MODELS,
+        histories: UserHistories | None = None,
+        version: str = "",
     ) -> None:
         self._lists, self._encoder, self._catalogue = lists, encoder, catalogue
-        self._candidate_generator = candidate_generator
+        self._candidate_generator, self._histories = candidate_generator, histories
         self._model, self._shadow = models.serving, models.shadow
-        self._row_builder = ScoredRowBuilder(
-            encoder.features.digest, model_version(models.serving), model_version(models.shadow)
-        )
+        self._version = model_version(models.serving) or version
+        self._row_builder = ScoredRowBuilder(encoder.features.digest, self._version, model_version(models.shadow))
 
     def build(self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int) -> list[Answer]:
         """A list for each request for which there is any candidate."""
@@ -90,10 +97,10 @@ class ListBuilder:
         seeds = [request.seed for request in requests]
         candidates = self._generate_candidates(requests, seeds, memory)
         blocks = self._encoder.encode_after(memory, [request.event for request in requests], RECOMMEND.event_groups)
-        ranked = self._rank(candidates, self._score(blocks, candidates))
+        ranked = self._rank(candidates, blocks)
         shadow_scores = self._score_shadow(blocks, ranked)
         items = pack_spans(self._catalogue.gather_known_items(ranked.numbers), ranked.ends)
-        answers, begin, version = list[Answer](), 0, model_version(self._model)
+        answers, begin = list[Answer](), 0
         per_list = zip(requests, seeds, split_rows(blocks), items, ranked.ends, strict=True)
         for request, seed, groups, item_block, end in per_list:
             if end > begin:
@@ -103,10 +110,10 @@ class ListBuilder:
                     user_id=event.user_id,
                     recommendation_id=f"r{seed:016x}",
                     items=tuple(ranked.items[begin:end]),
-                    model_version=version,
+                    model_version=self._version,
                     computed_ms=now_ms,
                     source_ms=event.ts_ms,
-                    degraded=not ranked.items[begin].probability,
+                    degraded=not ranked.is_by_model,
                 )
                 scored = self._row_builder.build(
                     "recommendation",
@@ -120,23 +127,25 @@ class ListBuilder:
                 scored = replace(scored, propensities=tuple(ranked.propensities[begin:end]))
                 answers.append(Answer(LIST, scored, message))
             begin = end
-        metrics.DEGRADED_ANSWERS.labels(LIST.name).inc(0 if ranked.scores else len(answers))
+        metrics.DEGRADED_ANSWERS.labels(LIST.name).inc(0 if ranked.is_by_model else len(answers))
         return answers
 
     def _generate_candidates(
         self, requests: Sequence[ListRequest], seeds: Sequence[int], memory: FoldedBatch
     ) -> list[UserCandidates]:
         events = [request.event for request in requests]
-        _, recent = memory.read_at([f"user:{event.user_id}" for event in events], [event.ts_ms for event in events])
+        ts_ms = np.array([event.ts_ms for event in events], np.int64)
+        _, recent = memory.read_at([f"user:{event.user_id}" for event in events], ts_ms.tolist())
+        histories = from_recent(recent, ts_ms)
+        if self._histories:
+            histories = self._histories.read([event.user_id for event in events]).prepend(recent, ts_ms)
         bought = [self._catalogue.find(sorted(request.bought)) for request in requests]
-        return self._candidate_generator.generate(recent, bought, seeds)
+        return self._candidate_generator.generate(histories, bought, seeds, ts_ms)
 
-    def _score(self, blocks: dict[str, Block], candidates: list[UserCandidates]) -> Scores:
-        """The scores of every pair (P,), user by user; empty without a model."""
-        numbers = np.concatenate([user_candidates.numbers for user_candidates in candidates])
+    def _score(self, blocks: dict[str, Block], numbers: ItemNumbers, counts: Sequence[int]) -> Scores:
+        """The scores of items (P,), of which the first `counts[0]` are for the first user; empty without a model."""
         if not self._model or not len(numbers):
             return {}
-        counts = [len(user_candidates.numbers) for user_candidates in candidates]
         return self._run_model(self._model, blocks, numbers, counts)
 
     def _score_shadow(self, blocks: dict[str, Block], ranked: RankedLists) -> Scores:
@@ -165,24 +174,27 @@ class ListBuilder:
             begin = end
         return {task: np.concatenate([scores[task] for scores in outputs]) for task in outputs[0]}
 
-    def _rank(self, candidates: Sequence[UserCandidates], scores: Scores) -> RankedLists:
-        """The best candidates of each user."""
-        values = self._value_candidates(scores, candidates)
-        begins = np.cumsum([0, *(len(user_candidates.numbers) for user_candidates in candidates)]).tolist()
-        best = [
-            np.array(diversify(values[begin:end], user_candidates, self._catalogue, self._lists), np.int64) + begin
-            for user_candidates, begin, end in zip(candidates, begins, begins[1:], strict=False)
-        ]
-        selected = np.concatenate(best)
-        numbers = np.concatenate([user_candidates.numbers for user_candidates in candidates])[selected]
+    def _rank(self, candidates: Sequence[UserCandidates], blocks: dict[str, Block]) -> RankedLists:
+        """The best candidates of each user: by the ranker's scores, else by their value, else by their rank."""
+        numbers = np.concatenate([user_candidates.numbers for user_candidates in candidates])
+        counts = [len(user_candidates.numbers) for user_candidates in candidates]
+        ranker_scores = [user_candidates.scores for user_candidates in candidates if user_candidates.scores is not None]
+        if ranker_scores:
+            values = np.concatenate(ranker_scores)
+            selected, lengths = self._select_best(candidates, values)
+            selected_scores = self._score(blocks, numbers[selected], lengths)
+            shown_values = np.concatenate([softmax(scores) for scores in ranker_scores])[selected]
+        else:
+            scores = self._score(blocks, numbers, counts)
+            values = self._value_candidates(scores, candidates)
+            selected, lengths = self._select_best(candidates, values)
+            selected_scores = {task: task_scores[selected] for task, task_scores in scores.items()}
+            shown_values = values[selected]
         sources = np.concatenate([user_candidates.sources for user_candidates in candidates])[selected]
-        propensities = np.repeat(
-            [user_candidates.propensity for user_candidates in candidates], [len(ranking) for ranking in best]
-        )
-        selected_scores = {task: task_scores[selected] for task, task_scores in scores.items()}
+        propensities = np.repeat([user_candidates.propensity for user_candidates in candidates], lengths)
         columns = (
-            self._catalogue.item_ids(numbers),
-            round_to_float32(values[selected]).tolist(),
+            self._catalogue.item_ids(numbers[selected]),
+            round_to_float32(shown_values).tolist(),
             to_rows({task: round_to_float32(column) for task, column in selected_scores.items()}, len(selected)),
             sources.tolist(),
             np.where(sources == FRESH, propensities, 1.0).tolist(),
@@ -197,8 +209,26 @@ class ListBuilder:
             task: np.where(np.isfinite(task_scores), task_scores, np.float32(np.nan)).tolist()
             for task, task_scores in selected_scores.items()
         }
-        ends = np.cumsum([len(ranking) for ranking in best]).tolist()
-        return RankedLists(ends, numbers, columns[0], columns[4], items, logged)
+        return RankedLists(
+            ends=np.cumsum(lengths).tolist(),
+            numbers=numbers[selected],
+            item_ids=columns[0],
+            propensities=columns[4],
+            items=items,
+            scores=logged,
+            is_by_model=bool(ranker_scores or selected_scores),
+        )
+
+    def _select_best(
+        self, candidates: Sequence[UserCandidates], values: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """The indexes of the items of all lists among all candidates, list by list, and the length of each list."""
+        begins = np.cumsum([0, *(len(user_candidates.numbers) for user_candidates in candidates)]).tolist()
+        best = [
+            np.array(diversify(values[begin:end], user_candidates, self._catalogue, self._lists), np.int64) + begin
+            for user_candidates, begin, end in zip(candidates, begins, begins[1:], strict=False)
+        ]
+        return np.concatenate(best), [len(ranking) for ranking in best]
 
     def _value_candidates(self, scores: Scores, candidates: Sequence[UserCandidates]) -> npt.NDArray[np.float32]:
         """The value of each candidate (P,): by the model, else by its rank. What is not finite comes last."""
@@ -217,6 +247,13 @@ def split_users(counts: Sequence[int], pairs_max: int) -> Iterator[tuple[int, in
             first, pairs = user, 0
         pairs += count
     yield first, len(counts)
+
+
+def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The share of each candidate (P,) of one user: the ranker's probability that it is the next item."""
+    weights = np.exp(scores - scores.max(initial=-np.inf))
+    shares: npt.NDArray[np.float32] = weights / weights.sum()
+    return shares
 
 
 def falling_values(count: int) -> npt.NDArray[np.float32]:

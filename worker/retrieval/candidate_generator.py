@@ -8,29 +8,35 @@ import numpy.typing as npt
 
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
-from worker.retrieval.co_visitation import ItemNeighbours
+from worker.retrieval.co_visitation import ItemNeighbours, concatenate
 from worker.retrieval.exploration import FreshItems
-from worker.retrieval.kernels import CandidateSources, concatenate_lists, select_candidates
+from worker.retrieval.histories import Histories
+from worker.retrieval.kernels import FRESH, CandidateSources, concatenate_lists, find_distinct, select_candidates
+from worker.retrieval.next_item import NextItemSource, RetrievedItems
 from worker.retrieval.popularity import Popularity
 
-SOURCES: Final = ("neighbour", "recent", "category", "popular", "fresh")  # by the code of a candidate's source
-FRESH: Final = SOURCES.index("fresh")
+RECENT_MAX: Final = 8  # latest distinct items whose co-visits and categories count, and which are candidates themselves
 CATEGORIES_MAX: Final = 3  # categories of a user's recent items whose popular items are candidates
 PER_CATEGORY_MAX: Final = 10
 
 
 class UserCandidates(NamedTuple):
-    """The candidates of one user: catalogue numbers (P,), source codes (P,), and the propensity of a fresh item."""
+    """The candidates of one user: catalogue numbers (P,), source codes (P,), and the propensity of a fresh item.
+
+    `scores` (P,): by the bundle's ranker, None without one.
+    """
 
     numbers: ItemNumbers
     sources: npt.NDArray[np.int8]
     propensity: float
+    scores: npt.NDArray[np.float32] | None = None
 
 
 class CandidateGenerator:
-    """Candidates are neighbours of the user's recent items, these items, and popular items of their categories and all.
+    """Candidates are neighbours of the user's items, these items, and popular items of their categories and all.
 
-    Items that are sold out, delisted or just bought are excluded. A few fresh items come last, for the list to explore.
+    With a next-item part in the bundle, they are items near the user's vector too, and its ranker scores them. Items
+    that are sold out, delisted or just bought are excluded. A few fresh items come last, for the list to explore.
     """
 
     def __init__(
@@ -41,37 +47,74 @@ class CandidateGenerator:
         popularity: Popularity,
         fresh_items: FreshItems,
         candidates_max: int,
+        length: int = 0,
+        next_item: NextItemSource | None = None,
     ) -> None:
+        """`length`: of a list, which has popular items where others do not fill it."""
         self._catalogue = catalogue
         self._neighbours = neighbours
         self._popularity = popularity
         self._fresh_items = fresh_items
         self._candidates_max = candidates_max
+        self._length = length
+        self._next_item = next_item
 
     def generate(
-        self, recent: npt.NDArray[np.uint64], bought: Sequence[ItemNumbers], seeds: Sequence[int]
+        self,
+        histories: Histories,
+        bought: Sequence[ItemNumbers],
+        seeds: Sequence[int],
+        now_ms: npt.NDArray[np.int64],
     ) -> list[UserCandidates]:
-        """Candidates for U users with these recent items (U, R), as hashes from profiles, newest first.
+        """Candidates for U users with these histories at `now_ms` (U,), in event time.
 
         `bought`: the items that each user has just bought. `seeds`: for the sample of each user's fresh items.
         """
-        recent_items = self._catalogue.find_hashes(recent)
-        neighbours = self._neighbours.neighbours_of(recent_items)
-        sources = CandidateSources(
+        excluded, starts = concatenate_lists(list(bought))
+        retrieved = None
+        if self._next_item:
+            retrieved = self._next_item.retrieve(histories, now_ms, excluded, starts, self._candidates_max)
+        recent = self._catalogue.find_hashes(find_distinct(histories.items, RECENT_MAX))
+        sources = self._collect_sources(recent, retrieved)
+        numbers, codes, counts = select_candidates(recent, sources, excluded, starts, self._candidates_max)
+        candidates = [
+            self._append_fresh(numbers[u, :count], codes[u, :count], bought[u], seeds[u])
+            for u, count in enumerate(counts.tolist())
+        ]
+        return self._score(self._next_item, retrieved, candidates) if self._next_item and retrieved else candidates
+
+    def _collect_sources(self, recent: ItemNumbers, retrieved: RetrievedItems | None) -> CandidateSources:
+        count_max = self._candidates_max
+        if retrieved:
+            neighbours = concatenate([retrieved.neighbours, self._neighbours.co_visited_with(recent)])
+            others, nearest = retrieved.other_neighbours, retrieved.nearest
+            neighbours_max, fill_max = nearest.shape[1], max(self._length, count_max // 2)
+        else:
+            neighbours = self._neighbours.neighbours_of(recent)
+            others = nearest = np.zeros((len(recent), 0), np.int64)
+            neighbours_max = fill_max = count_max
+        return CandidateSources(
             neighbours=neighbours.numbers,
             neighbour_weights=neighbours.weights,
+            other_neighbours=others,
+            nearest=nearest,
             popular=self._popularity.top,
             popular_by_category=self._popularity.in_category[:, :PER_CATEGORY_MAX],
             item_category=self._catalogue.category,
             in_stock=self._catalogue.in_stock,
             categories_max=CATEGORIES_MAX,
+            neighbours_max=neighbours_max,
+            fill_max=fill_max,
         )
-        excluded, starts = concatenate_lists(list(bought))
-        numbers, codes, counts = select_candidates(recent_items, sources, excluded, starts, self._candidates_max)
-        return [
-            self._append_fresh(numbers[u, :count], codes[u, :count], bought[u], seeds[u])
-            for u, count in enumerate(counts.tolist())
-        ]
+
+    def _score(
+        self, next_item: NextItemSource, retrieved: RetrievedItems, candidates: Sequence[UserCandidates]
+    ) -> list[UserCandidates]:
+        """The candidates with the ranker's scores, those of all users in one run."""
+        numbers, starts = concatenate_lists([user_candidates.numbers for user_candidates in candidates])
+        scores = next_item.rank(retrieved, numbers, starts)
+        spans = zip(candidates, starts.tolist(), starts[1:].tolist(), strict=False)
+        return [user_candidates._replace(scores=scores[begin:end]) for user_candidates, begin, end in spans]
 
     def _append_fresh(
         self, numbers: ItemNumbers, sources: npt.NDArray[np.int8], bought: ItemNumbers, seed: int

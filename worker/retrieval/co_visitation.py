@@ -4,6 +4,7 @@ Both score item-to-item similarity. The neighbours of newer recent items weigh m
 own (`fading`).
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ from contract.compilation import jit
 from contract.units import DAY_MS
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
-from worker.model.onnx_model import NeighbourTable
+from worker.model.item_tables import NeighbourTable
+from worker.retrieval.bundle_items import BundleItems
 
 SLOTS: Final = 8  # co-visited items that are kept of each item
 RECENCY_EXPONENT: Final = 1.0  # of co-visits: neighbours of the k-th latest item weigh 1 / k
@@ -51,35 +53,49 @@ class ItemNeighbours:
 
     def neighbours_of(self, recent: ItemNumbers) -> WeightedNeighbours:
         """The neighbours (U, n) of recent items (U, R), newest first; -1 is no item."""
-        sources = [source for source in (self._from_bundle, self.co_visits) if source]
-        neighbours = [decay(source.neighbours_of(recent), source.recency_exponent) for source in sources]
-        numbers = np.concatenate([source_neighbours.numbers for source_neighbours in neighbours], 2)  # (U, R, n)
-        weights = np.concatenate([source_neighbours.weights for source_neighbours in neighbours], 2)
-        return WeightedNeighbours(numbers.reshape(len(recent), -1), weights.reshape(len(recent), -1))
+        return concatenate([decay(source, recent) for source in (self._from_bundle, self.co_visits) if source])
+
+    def co_visited_with(self, recent: ItemNumbers) -> WeightedNeighbours:
+        """The neighbours (U, n) that this worker has counted."""
+        return decay(self.co_visits, recent)
 
 
-def decay(neighbours: WeightedNeighbours, exponent: float) -> WeightedNeighbours:
-    """Neighbours (U, R, n) of recent items, newest first, with those of the k-th item weighted by k ** -exponent."""
-    recency_weight = (np.arange(1.0, neighbours.weights.shape[1] + 1) ** -exponent).astype(np.float32)
-    return WeightedNeighbours(neighbours.numbers, neighbours.weights * recency_weight[None, :, None])
+def decay(source: "BundleNeighbours | CoVisits", recent: ItemNumbers) -> WeightedNeighbours:
+    """A source's neighbours (U, n) of recent items (U, R), newest first; the k-th item's weigh k ** -exponent."""
+    neighbours = source.neighbours_of(recent)
+    recency_weight = (np.arange(1.0, recent.shape[1] + 1) ** -source.recency_exponent).astype(np.float32)
+    return flatten(WeightedNeighbours(neighbours.numbers, neighbours.weights * recency_weight[None, :, None]))
+
+
+def flatten(neighbours: WeightedNeighbours) -> WeightedNeighbours:
+    """The neighbours (U, R, n) of all recent items of a user, as (U, R * n)."""
+    users = len(neighbours.numbers)
+    return WeightedNeighbours(neighbours.numbers.reshape(users, -1), neighbours.weights.reshape(users, -1))
+
+
+def concatenate(sources: Sequence[WeightedNeighbours]) -> WeightedNeighbours:
+    """The neighbours (U, n) of several sources together."""
+    return WeightedNeighbours(
+        np.concatenate([source.numbers for source in sources], 1),
+        np.concatenate([source.weights for source in sources], 1),
+    )
 
 
 class BundleNeighbours:
     """A bundle's neighbours, from row numbers of the bundle to numbers of the catalogue as it is now."""
 
     def __init__(self, neighbours: NeighbourTable, catalogue: Catalogue) -> None:
-        self.items_known = len(catalogue)
         self.recency_exponent = neighbours.fading
-        self._neighbours = neighbours
-        self._number = catalogue.find_hashes(np.append(neighbours.hashes, np.uint64(0))).astype(np.int32)  # (M + 1,)
-        self._row = np.full(self.items_known + 1, -1, np.int32)  # the last one is for unknown items
-        present = np.flatnonzero(self._number >= 0)
-        self._row[self._number[present]] = present
+        self._neighbours, self._items = neighbours, BundleItems(neighbours.hashes, catalogue)
+
+    @property
+    def items_known(self) -> int:
+        return self._items.items_known
 
     def neighbours_of(self, recent: ItemNumbers) -> WeightedNeighbours:
         """The neighbours (U, R, K) of recent items (U, R)."""
-        row = self._row[np.where((recent < 0) | (recent >= self.items_known), self.items_known, recent)]
-        numbers = self._number[np.where((row >= 0)[..., None], self._neighbours.rows[row], -1)]
+        row = self._items.rows_of(recent)
+        numbers = self._items.number[np.where((row >= 0)[..., None], self._neighbours.rows[row], -1)]
         return WeightedNeighbours(numbers.astype(np.int64), self._neighbours.weights[row])
 
 

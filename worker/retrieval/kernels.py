@@ -1,15 +1,19 @@
 """Candidate selection in numba: for each user the items of every source, each once, with its first source.
 
-A user has a few hundred items to add up, sort and look up: sixty NumPy operations, or a few microseconds here. Source
-codes are indexes of `worker.retrieval.candidate_generator.SOURCES`.
+A user has a few hundred items to add up, sort and look up: sixty NumPy operations, or a few microseconds here.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.compilation import jit
+from contract.retrieval.strengths import add_strengths
+
+SOURCES: Final = ("neighbour", "recent", "category", "popular", "fresh", "vector")  # by the code of a source
+NEIGHBOUR, RECENT, CATEGORY, POPULAR, FRESH, VECTOR = range(len(SOURCES))
+POPULAR_SHARE: Final = 5  # at most a fifth of the candidates are popular items, unless few others were found
 
 
 @jit
@@ -64,11 +68,15 @@ class CandidateSources(NamedTuple):
 
     neighbours: npt.NDArray[np.int64]  # (U, n) of each user's recent items
     neighbour_weights: npt.NDArray[np.float32]  # (U, n)
+    other_neighbours: npt.NDArray[np.int64]  # (U, n) of a second source, best first
+    nearest: npt.NDArray[np.int64]  # (U, n) by the user's vector, best first
     popular: npt.NDArray[np.int64]  # (k,) best first
     popular_by_category: npt.NDArray[np.int64]  # (C, k) best first
     item_category: npt.NDArray[np.int32]  # (items,)
     in_stock: npt.NDArray[np.bool_]  # (items,)
     categories_max: int  # categories of a user's recent items that are used
+    neighbours_max: int  # candidates that are neighbours
+    fill_max: int  # with so many candidates a user gets no further popular items
 
 
 @jit
@@ -80,21 +88,39 @@ def is_among(item, others):  # type: ignore[no-untyped-def]
 
 
 @jit
-def add_from_source(items, code, in_stock, excluded, selected, out, count):  # type: ignore[no-untyped-def]
-    """Append items of one source to the `count` candidates of a user, if new, in stock and not excluded."""
+def add_from_source(items, code, in_stock, selected, out, count, count_max):  # type: ignore[no-untyped-def]
+    """Append items of one source to the `count` candidates of a user, up to `count_max`, if new and in stock."""
     numbers, codes = out
     for item in items:
-        if count == len(numbers):
+        if count >= count_max:
             break
         if item < 0 or not in_stock[item]:
             continue
         slot = find_slot(selected, item)
-        if selected[slot] == 0 and not is_among(item, excluded):
+        if selected[slot] == 0:
             selected[slot] = item + 1
             numbers[count] = item
             codes[count] = code
             count += 1
     return count
+
+
+@jit
+def exclude(items, selected):  # type: ignore[no-untyped-def]
+    """Mark items as selected, so that no source adds them."""
+    for item in items:
+        if item >= 0:
+            selected[find_slot(selected, item)] = item + 1
+
+
+@jit
+def mark_nearest(nearest, numbers, codes, count):  # type: ignore[no-untyped-def]
+    """Set the code of those of the first `count` candidates, all neighbours, that the vector ranks higher."""
+    for n in range(count):
+        for rank in range(min(n, len(nearest))):
+            if nearest[rank] == numbers[n]:
+                codes[n] = VECTOR
+                break
 
 
 @jit
@@ -158,20 +184,82 @@ def select_candidates(recent, sources, bought, bought_start, count_max):  # type
     table_size = hash_table_size(sources.neighbours.shape[1])
     table = np.zeros(table_size, np.int64)
     total = np.zeros(table_size, np.float32)
-    selected = np.zeros(hash_table_size(count_max), np.int64)
+    bought_max = 0
+    for u in range(users):
+        bought_max = max(bought_max, bought_start[u + 1] - bought_start[u])
+    selected = np.zeros(hash_table_size(count_max + bought_max), np.int64)
     numbers = np.full((users, count_max), -1, np.int64)
     codes = np.zeros((users, count_max), np.int8)
     counts = np.zeros(users, np.int64)
     for u in range(users):
         selected[:] = 0
         out = (numbers[u], codes[u])
-        excluded = bought[bought_start[u] : bought_start[u + 1]]
+        exclude(bought[bought_start[u] : bought_start[u + 1]], selected)
         neighbours = sort_by_total_weight(sources.neighbours[u], sources.neighbour_weights[u], table, total)
-        count = add_from_source(neighbours, 0, in_stock, excluded, selected, out, 0)
+        count = add_from_source(
+            neighbours, NEIGHBOUR, in_stock, selected, out, 0, min(sources.neighbours_max, count_max)
+        )
+        mark_nearest(sources.nearest[u], numbers[u], codes[u], count)
         for n in range(count):
-            codes[u, n] = 1 if is_among(numbers[u, n], recent[u]) else 0  # a neighbour that is itself a recent item
-        count = add_from_source(recent[u], 1, in_stock, excluded, selected, out, count)
+            if is_among(numbers[u, n], recent[u]):
+                codes[u, n] = RECENT  # a neighbour that is itself a recent item
+        count = add_from_source(recent[u], RECENT, in_stock, selected, out, count, count_max)
+        count = add_from_source(sources.other_neighbours[u], NEIGHBOUR, in_stock, selected, out, count, count_max)
+        count = add_from_source(sources.nearest[u], VECTOR, in_stock, selected, out, count, count_max)
+        fill_max = min(max(sources.fill_max, count + count_max // POPULAR_SHARE), count_max)
         in_categories = select_popular_of_categories(recent[u], sources)
-        count = add_from_source(in_categories, 2, in_stock, excluded, selected, out, count)
-        counts[u] = add_from_source(sources.popular, 3, in_stock, excluded, selected, out, count)
+        count = add_from_source(in_categories, CATEGORY, in_stock, selected, out, count, fill_max)
+        counts[u] = add_from_source(sources.popular, POPULAR, in_stock, selected, out, count, fill_max)
     return numbers, codes, counts
+
+
+@jit
+def find_strongest(histories, neighbours, items_max, is_available, bought, bought_start, count_max):  # type: ignore[no-untyped-def]
+    """The rows (U, count_max) of the strongest neighbours of each history (U, L), -1 after the last; and strengths.
+
+    All items are rows of the bundle, -1 for none: `neighbours` as `contract.retrieval.strengths` takes them,
+    bought[bought_start[u] : bought_start[u + 1]] are excluded for user u. is_available (M,). Ties are by row.
+    """
+    rows, weights, fading = neighbours
+    total = np.zeros(len(rows), np.float32)
+    touched = np.zeros(len(rows), np.int64)
+    strongest = np.full((len(histories), count_max), -1, np.int64)
+    strengths = np.zeros((len(histories), count_max), np.float32)
+    for u in range(len(histories)):
+        count = add_strengths(histories[u], rows, weights, fading, items_max, total, touched)
+        for row in bought[bought_start[u] : bought_start[u + 1]]:
+            if row >= 0:
+                total[row] = np.float32(0)
+        for n in range(count):
+            row = touched[n]
+            strength = total[row]
+            total[row] = np.float32(0)
+            if not is_available[row] or not strength > 0:
+                continue
+            place = count_max
+            while place > 0 and (
+                strengths[u, place - 1] < strength
+                or (strengths[u, place - 1] == strength and strongest[u, place - 1] > row)
+            ):
+                place -= 1
+            if place == count_max:
+                continue
+            for k in range(count_max - 1, place, -1):
+                strengths[u, k], strongest[u, k] = strengths[u, k - 1], strongest[u, k - 1]
+            strengths[u, place], strongest[u, place] = strength, row
+    return strongest, strengths
+
+
+@jit
+def find_distinct(hashes, count_max):  # type: ignore[no-untyped-def]
+    """The latest distinct items (U, count_max) of histories (U, L), newest first; 0 is no item."""
+    distinct = np.zeros((len(hashes), count_max), np.uint64)
+    for u in range(len(hashes)):
+        count = 0
+        for item in hashes[u]:
+            if count == count_max:
+                break
+            if item != 0 and not is_among(item, distinct[u, :count]):
+                distinct[u, count] = item
+                count += 1
+    return distinct

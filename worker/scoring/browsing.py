@@ -16,8 +16,8 @@ from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
 from transport.records import TopicPartition
 from worker.catalogue.item_index import ItemNumbers
-from worker.model.experiment import ActiveModels
-from worker.model.onnx_model import NeighbourTable
+from worker.model.experiment import ActiveModels, model_version
+from worker.model.item_tables import NeighbourTable
 from worker.ops import metrics
 from worker.recommend.list_builder import NO_MODELS, ListBuilder, ListRequest
 from worker.recommend.popular_list_writer import PopularListWriter
@@ -26,6 +26,7 @@ from worker.records.batch import Batch
 from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
+from worker.retrieval.next_item import NextItemSource
 from worker.retrieval.popularity import Popularity
 from worker.scoring.canary_router import CanaryRouter
 from worker.scoring.clicks import find_viewed_items
@@ -56,26 +57,27 @@ class ListRefresher:
             if resources.answer_cache
             else None
         )
-        self._candidate_generator = CandidateGenerator(
-            catalogue=catalogue,
-            neighbours=self.item_neighbours,
-            popularity=self.popularity,
-            fresh_items=self._fresh_items,
-            candidates_max=lists.candidates,
-        )
+        self._next_item_sources = dict[str, NextItemSource]()  # by the version of the bundle
         self._stream_ms = 0
         self._router = CanaryRouter(self._build_builder(NO_MODELS))
 
     def activate(self, models: ActiveModels) -> None:
         self._catalogue.activate(*models.models)
+        self._next_item_sources = {
+            model.version: self._next_item_sources.get(model.version)
+            or NextItemSource(model.next_item, model.neighbours, self._catalogue)
+            for model in (models.serving, models.canary.model if models.canary else None)
+            if model and model.next_item
+        }
         supporting = models.supporting(RECOMMEND.name)
         canary = supporting.canary
         self._router = CanaryRouter(
-            self._build_builder(supporting),
-            (canary, self._build_builder(ActiveModels(canary.model))) if canary else None,
+            self._build_builder(supporting, model_version(models.serving)),
+            (canary, self._build_builder(ActiveModels(canary.model), canary.version)) if canary else None,
         )
         neighbours = models.serving.neighbours if models.serving else None
-        if neighbours is not self._bundle_neighbours:  # a canary ranks the same candidates as the serving model
+        # A canary has the candidates of its own next-item part, and otherwise those of the serving model.
+        if neighbours is not self._bundle_neighbours:
             self._bundle_neighbours = neighbours
             self.item_neighbours.activate(neighbours)
             if neighbours:
@@ -89,6 +91,8 @@ class ListRefresher:
         """Update fresh and popular items, and write the popular lists; raises `Unavailable`."""
         self._catalogue.encode_pending()
         self.item_neighbours.refresh()
+        for source in self._next_item_sources.values():
+            source.refresh()
         self._fresh_items.refresh(self._stream_ms)
         if self._stream_ms:
             self.popularity.sweep(profiles, self._stream_ms)
@@ -139,13 +143,23 @@ class ListRefresher:
         """Let no user wait for a list because of an event that will be read again: it would be logged twice."""
         self._queue.forget(is_reread)
 
-    def _build_builder(self, models: ActiveModels) -> ListBuilder:
+    def _build_builder(self, models: ActiveModels, version: str = "") -> ListBuilder:
+        candidate_generator = CandidateGenerator(
+            catalogue=self._catalogue,
+            neighbours=self.item_neighbours,
+            popularity=self.popularity,
+            fresh_items=self._fresh_items,
+            candidates_max=self._lists.candidates,
+            length=self._lists.length,
+            next_item=self._next_item_sources.get(version),
+        )
         return ListBuilder(
             lists=self._lists,
             encoder=self._encoder,
             catalogue=self._catalogue,
-            candidate_generator=self._candidate_generator,
+            candidate_generator=candidate_generator,
             models=models,
+            version=version if version in self._next_item_sources else "",
         )
 
     def _queue_users(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int) -> None:

@@ -26,7 +26,7 @@ from contract.bundle import current_version, read_bundle
 from contract.events.model import Click, Event, Order
 from contract.events.reading import DECODERS
 from contract.profiles.record import RECORD
-from worker.model.onnx_model import load_arrays, open_graph
+from worker.model.bundle_parts import load_arrays, open_graph
 
 WAIT_S: Final = 0.02
 SLICE: Final = np.random.default_rng(1).bytes(RECORD.itemsize)  # the size of a slice

@@ -8,7 +8,8 @@ from contract.settings.worker import ListSettings
 from tests.worker.events import FEATURES, make_product
 from worker.catalogue.catalogue import Catalogue
 from worker.recommend.diversity import diversify
-from worker.retrieval.candidate_generator import FRESH, SOURCES, UserCandidates
+from worker.retrieval.candidate_generator import UserCandidates
+from worker.retrieval.kernels import FRESH, SOURCES
 
 CATEGORIES = ["shoes", "shoes", "shoes", "hats", None, None]
 

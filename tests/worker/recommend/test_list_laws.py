@@ -11,7 +11,7 @@ from contract.units import HOUR_MS
 from tests.worker.answers import read_messages
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
 from tests.worker.events import NOW_MS, make_click, make_order, make_product, make_record
-from worker.model.onnx_model import NeighbourTable
+from worker.model.item_tables import NeighbourTable
 
 CLICKS = 100_000
 

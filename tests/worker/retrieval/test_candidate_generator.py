@@ -11,10 +11,12 @@ from contract.settings.worker import ListSettings
 from contract.units import DAY_MS
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from worker.catalogue.catalogue import Catalogue
-from worker.model.onnx_model import NeighbourTable
-from worker.retrieval.candidate_generator import SOURCES, CandidateGenerator, UserCandidates
+from worker.model.item_tables import NeighbourTable
+from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
+from worker.retrieval.histories import from_recent
+from worker.retrieval.kernels import SOURCES
 from worker.retrieval.popularity import Popularity
 
 ITEMS = [f"i{n}" for n in range(12)]
@@ -55,7 +57,8 @@ class CandidateHarness:
             candidates_max=self.lists.candidates,
         )
         hashes = np.array([[item_hash(item) for item in recent]], np.uint64)
-        (candidates,) = generator.generate(hashes, [self.catalogue.find(bought)], [seed])
+        now_ms = np.array([NOW_MS])
+        (candidates,) = generator.generate(from_recent(hashes, now_ms), [self.catalogue.find(bought)], [seed], now_ms)
         return candidates
 
     def generate_named(self, *recent: str, bought: Sequence[str] = ()) -> list[tuple[str, str]]:
