@@ -13,8 +13,9 @@ A folder is one of the disk, or one of an object store (`contract.object_folder`
         VERSION/vectors.npz        with the next-item part alone: items (M,) S, those of neighbours.npz, vectors (M, d)
                                    float32 of unit length, counts (M,) and recent_counts (M,) float32: interactions in
                                    all of the time and in its last tenth
-        VERSION/other_neighbours.npz      with the next-item part, where it helps: neighbours, weights and fading of a second
-                                   source, as in neighbours.npz
+        VERSION/other_neighbours.npz
+                                   with the next-item part, where there is a second source: its neighbours, weights and
+                                   fading, as in neighbours.npz
         VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: torch's outputs, to be reproduced
         VERSION/READY              empty, written last
 

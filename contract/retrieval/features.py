@@ -67,7 +67,7 @@ def scale_strength(strength):  # type: ignore[no-untyped-def]
 
 @jit
 def fill_strengths(features, strengths, starts):  # type: ignore[no-untyped-def]
-    """Write the columns of neighbours and other_neighbours; `strengths`: of all neighbours, of the latest's, of other_neighbours."""
+    """Write the columns of both sources; `strengths`: of all neighbours, of the latest's, of the other neighbours."""
     neighbour, latest, other = strengths
     for u in range(len(starts) - 1):
         neighbour_max, other_max = np.float32(0), np.float32(0)

@@ -76,10 +76,9 @@ def select_strongest(histories, neighbours, items_max, excluded, excluded_starts
             if excluded[p] >= 0:
                 total[excluded[p]] = np.float32(0)
         selected = np.sort(touched[:count])
-        order = np.argsort(-total[selected], kind="mergesort")
-        for n in range(min(count, count_max)):
-            if not total[selected[order[n]]] > 0:
-                break
-            strongest[u, n] = selected[order[n]]
+        best = selected[np.argsort(-total[selected], kind="mergesort")][:count_max]
+        for n in range(len(best)):
+            if total[best[n]] > 0:
+                strongest[u, n] = best[n]
         clear_touched(total, touched, count)
     return strongest

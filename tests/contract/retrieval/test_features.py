@@ -28,12 +28,13 @@ def draw_neighbours(rng: np.random.Generator, fading: float) -> Neighbours:
 
 def sum_plainly(history: list[int], neighbours: Neighbours, item: int, items_max: int) -> float:
     distinct = list(dict.fromkeys(row for row in history if row >= 0))[:items_max]
-    return sum(
+    weights = [
         float(weight) * float(rank) ** -neighbours.fading
         for rank, row in enumerate(distinct, 1)
         for neighbour, weight in zip(neighbours.rows[row], neighbours.weights[row], strict=True)
         if neighbour == item
-    )
+    ]
+    return sum(weights, 0.0)
 
 
 def test_features_of_candidates_equal_a_plain_computation() -> None:
