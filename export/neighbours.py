@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.arrays import Array, Floats, Integers, Mask
-from export.ease import ITEMS_MAX, fit_ease
+from export.ease import ITEMS_MAX, RIDGE, fit_ease
 
 NEIGHBOURS_MAX: Final = 50
 POPULAR_MAX: Final = 1_000
@@ -58,15 +58,20 @@ def find_neighbours(interactions: Any) -> dict[str, Array]:
     history = Interactions(user[order], item[order], ts_ms[order], len(names))
     pairs = pair_by_ease(history) if is_ease_better(history) else pair_by_sequence(history)
     rows, weights = select_closest(pairs, len(names))
-    user_counts = np.bincount(np.unique(np.stack([item, user]), axis=1)[0], minlength=len(names))
-    popular = np.lexsort((np.arange(len(names)), -user_counts))[:POPULAR_MAX]
     return {
         "items": names,
         "neighbours": rows,
         "weights": weights,
         "fading": np.array(pairs.recency_exponent, np.float32),
-        "popular": popular.astype(np.int32),
+        "popular": find_popular(history),
     }
+
+
+def find_popular(history: Interactions) -> npt.NDArray[np.int32]:
+    """The items (P,) of most users, the most popular first; ties by number."""
+    user_counts = np.bincount(np.unique(history.item + history.items * history.user) % history.items)
+    user_counts = np.pad(user_counts, (0, history.items - len(user_counts)))
+    return np.lexsort((np.arange(history.items), -user_counts))[:POPULAR_MAX].astype(np.int32)
 
 
 def encode_ids(interactions: Any, column: str) -> npt.NDArray[np.bytes_]:
@@ -111,9 +116,9 @@ def find_repeated_items(repeats: Integers, other_steps: int, items: int) -> Inte
     return np.arange(items) if is_usual else np.unique(repeats)
 
 
-def pair_by_ease(history: Interactions) -> WeightedPairs:
+def pair_by_ease(history: Interactions, ridge: float = RIDGE) -> WeightedPairs:
     """Pairs of items with a positive weight in the linear model."""
-    weights = fit_ease(history.user, history.item, history.items)
+    weights = fit_ease(history.user, history.item, history.items, ridge)
     a, b = np.nonzero(weights > 0)
     return WeightedPairs(a, b, weights[a, b], 0.0)
 
@@ -148,14 +153,16 @@ def measure_recall(pairs: WeightedPairs, before: Interactions, after: Interactio
     return float(np.mean(shares)) if shares else 0.0
 
 
-def select_closest(pairs: WeightedPairs, items: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The closest neighbours (items, K) of each item, padded with -1, and their weights."""
+def select_closest(
+    pairs: WeightedPairs, items: int, count: int = NEIGHBOURS_MAX
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The closest neighbours (items, count) of each item, padded with -1, and their weights."""
     order = np.lexsort((pairs.b, -pairs.weight, pairs.a))
     a, b, weight = pairs.a[order], pairs.b[order], pairs.weight[order]
     rank = np.arange(len(a)) - np.searchsorted(a, a)
-    selected = rank < NEIGHBOURS_MAX
-    rows = np.full((items, NEIGHBOURS_MAX), -1, np.int32)
-    weights = np.zeros((items, NEIGHBOURS_MAX), np.float32)
+    selected = rank < count
+    rows = np.full((items, count), -1, np.int32)
+    weights = np.zeros((items, count), np.float32)
     rows[a[selected], rank[selected]] = b[selected]
     weights[a[selected], rank[selected]] = weight[selected]
     return rows, weights

@@ -1,0 +1,171 @@
+"""Learns the next-item part of a bundle from interactions: neighbours, item vectors, sequence network and ranker.
+
+All of it is learned on the time before the hold-out first. The held-out cases decide which neighbours come first, how
+many epochs the network takes and whether a ranker is better than the candidates' own order; a part of them, of users
+that decided nothing, measures the result. Then tables and network are learned from all interactions.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.retrieval.item_table import ItemTable
+from export.neighbours import find_popular
+from model.sequence.encoder import SequenceEncoder
+from model.sequence.next_item import NextItemPart
+from model.sequence.ranker import NEIGHBOUR, CandidateRanker
+from training.next_item.candidates import CHUNK_CASES, RankedCases, find_candidates, find_nearest, mark
+from training.next_item.encoder_training import EncoderTraining, encode_users, train_encoder
+from training.next_item.evaluation import compare_orders, is_worse, measure_order
+from training.next_item.histories import Cases, History, build_cases, split_by_time
+from training.next_item.item_tables import build_table, swap_sources, with_vectors
+from training.next_item.ranker_training import score_pairs, train_ranker
+
+SELECTION_SHARE: Final = 0.15  # of the users of held-out cases, and as many measure the result
+CASES_MIN: Final = 200
+NEAREST: Final = 20
+RECALL_CASES_MAX: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextItemOptions:
+    """`new_items_only`: lists never have items that the user had, so they count neither as targets.
+
+    `report`: is called with a sentence after each step.
+    """
+
+    epochs: int = 4
+    seed: int = 7
+    new_items_only: bool = False
+    report: Callable[[str], None] = lambda sentence: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextItemResult:
+    """`part`: None with the `reason`, a sentence. `evaluation`: on held-out cases. `cpu_s`: time of the fit."""
+
+    part: NextItemPart | None
+    reason: str
+    evaluation: dict[str, float]
+    cpu_s: float
+
+
+def fit_next_item(history: History, options: NextItemOptions) -> NextItemResult:
+    """Learn the part, where its order is better than the candidates' own. Equal seeds give equal parts."""
+    started_s = time.process_time()
+    part, reason, evaluation = learn(history, options)
+    return NextItemResult(
+        part=part, reason=reason, evaluation=evaluation, cpu_s=round(time.process_time() - started_s, 2)
+    )
+
+
+def learn(history: History, options: NextItemOptions) -> tuple[NextItemPart | None, str, dict[str, float]]:
+    is_held_out = split_by_time(history) if len(history) else np.zeros(0, np.bool_)
+    cases = build_cases(history, is_held_out, new_items_only=options.new_items_only, seed=options.seed)
+    if len(cases) < CASES_MIN:
+        return None, f"Held-out interactions should give {CASES_MIN} cases to rank. Found {len(cases)}.", {}
+    before = history.select(~is_held_out)
+    candidate_search = CandidateSearch(before, cases, options)
+    encoder, epochs = candidate_search.train_best_encoder()
+    ranked = candidate_search.rank_cases(encoder)
+    test = ranked.take(candidate_search.test)
+    ranker = train_ranker(ranked.take(candidate_search.training), ranked.take(candidate_search.selection), options.seed)
+    evaluation = compare_orders(test, score_pairs(ranker or CandidateRanker(), test))
+    options.report(f"ranker on {len(test)} held-out cases: {evaluation}")
+    if ranker is None:
+        return None, "A ranker should order held-out candidates better than their sources. Found none.", evaluation
+    if is_worse(evaluation):
+        return None, "The ranked order should not be worse than the candidates' own. Found it worse.", evaluation
+    return refit(history, candidate_search, ranker, epochs, evaluation), "", evaluation
+
+
+def refit(
+    history: History, found: "CandidateSearch", ranker: CandidateRanker, epochs: int, evaluation: dict[str, float]
+) -> NextItemPart:
+    """The part with tables and network of all interactions."""
+    options = found.options
+    table = build_table(history, seed=options.seed)
+    table = swap_sources(table) if found.ease_first else table
+    encoder = train_encoder(table.vectors, history, EncoderTraining(epochs, options.seed))
+    return NextItemPart(
+        items=history.names,
+        table=with_vectors(table, encoder),
+        popular=find_popular(history.to_interactions()),
+        encoder=encoder,
+        ranker=ranker,
+        evaluation=evaluation,
+    )
+
+
+class CandidateSearch:
+    """What the time before the hold-out gives, judged by held-out cases. The cases are split by user."""
+
+    def __init__(self, before: History, cases: Cases, options: NextItemOptions) -> None:
+        self.options = options
+        self._before, self._cases = before, cases
+        share = np.random.default_rng(options.seed).random(int(cases.user.max()) + 1)[cases.user]
+        self.selection = np.flatnonzero(share < SELECTION_SHARE)
+        self.test = np.flatnonzero((share >= SELECTION_SHARE) & (share < 2 * SELECTION_SHARE))
+        self.training = np.flatnonzero(share >= 2 * SELECTION_SHARE)
+        self._popular = find_popular(before.to_interactions()).astype(np.int64)
+        table = build_table(before, seed=options.seed)
+        self.ease_first = self._is_ease_better(table)
+        self._table = swap_sources(table) if self.ease_first else table
+
+    def _is_ease_better(self, table: ItemTable) -> bool:
+        """Whether the linear model orders the candidates of the selection better than following does."""
+        if not table.other_neighbours.rows.shape[1]:
+            return False
+        following, ease = (self._measure_own_order(sources) for sources in (table, swap_sources(table)))
+        self.options.report(f"NDCG@20 of neighbours by following {following:.4f}, by the linear model {ease:.4f}")
+        return ease > following
+
+    def _measure_own_order(self, table: ItemTable) -> float:
+        users = np.zeros((len(self._cases), table.vectors.shape[1]), np.float32)
+        ranked = self._find_candidates(table, users).take(self.selection)
+        return float(measure_order(ranked, ranked.features[:, NEIGHBOUR])["ndcg_20"].mean())
+
+    def train_best_encoder(self) -> tuple[SequenceEncoder, int]:
+        """The network of the epoch with the highest recall in the selection, the start included, and the epoch."""
+        start = train_encoder(self._table.vectors, self._before, EncoderTraining(0, self.options.seed))
+        recalls = {0: self._measure_recall(start)}
+        states = {0: start.state_dict()}
+
+        def on_epoch(epoch: int, encoder: SequenceEncoder) -> None:
+            recalls[epoch] = self._measure_recall(encoder)
+            self.options.report(
+                f"recall@20 by vector after epoch {epoch}: {recalls[epoch]:.4f}, at first {recalls[0]:.4f}"
+            )
+            if recalls[epoch] >= max(recalls.values()):
+                states.clear()
+                states[epoch] = {name: value.clone() for name, value in encoder.state_dict().items()}
+
+        train_encoder(
+            self._table.vectors, self._before, EncoderTraining(self.options.epochs, self.options.seed, on_epoch)
+        )
+        ((epoch, state),) = states.items()
+        start.load_state_dict(state)
+        return start.eval(), epoch
+
+    def _measure_recall(self, encoder: SequenceEncoder) -> float:
+        vectors, recalls = with_vectors(self._table, encoder).vectors, list[float]()
+        for begin in range(0, min(len(self.selection), RECALL_CASES_MAX), CHUNK_CASES):
+            cases = self._cases.take(self.selection[begin : begin + CHUNK_CASES])
+            is_excluded = mark(cases.excluded, cases.excluded_starts, len(vectors))
+            nearest = find_nearest(vectors, encode_users(encoder, cases), is_excluded)[:, :NEAREST]
+            is_target = mark(cases.targets, cases.starts, len(vectors))
+            hits = np.take_along_axis(is_target, np.maximum(nearest, 0), 1) & (nearest >= 0)
+            recalls += (hits.sum(1) / np.diff(cases.starts)).tolist()
+        return float(np.mean(recalls)) if recalls else 0.0
+
+    def rank_cases(self, encoder: SequenceEncoder) -> RankedCases:
+        """All cases with the candidates and features that this network gives."""
+        return self._find_candidates(with_vectors(self._table, encoder), encode_users(encoder, self._cases))
+
+    def _find_candidates(self, table: ItemTable, users: npt.NDArray[np.float32]) -> RankedCases:
+        new_items_only = self.options.new_items_only
+        return find_candidates(table, self._popular, self._cases, users, new_items_only=new_items_only)
