@@ -16,11 +16,13 @@ from contract.object_folder import Folder
 from export.fuzz_inputs import draw_inputs
 from export.interactions import read_all
 from export.neighbours import find_neighbours
+from export.next_item import export_next_item
 from export.onnx_export import check_parity, to_onnx
 from export.releases import explain_if_older
 from export.subgraphs import Subgraph, build_subgraphs
 from model.checkpoint import Checkpoint
 from model.network import Network
+from model.sequence.next_item import NEXT_ITEM, from_tensors
 
 GOLDEN_ROWS = 16
 Thresholds = Mapping[str, dict[str, float]]
@@ -60,8 +62,15 @@ def export(
         for subgraph in subgraphs
     }
     parity = {subgraph.name: check_parity(subgraph, files[f"{subgraph.name}.onnx"], network) for subgraph in subgraphs}
-    files["neighbours.npz"] = to_npz(find_neighbours(read_all([checkpoint.interactions, *extra_interactions])))
-    files["golden.npz"] = to_npz(make_golden(subgraphs, network))
+    golden = make_golden(subgraphs, network)
+    part = from_tensors(checkpoint.next_item) if checkpoint.next_item else None
+    if part:
+        exported = export_next_item(part, onnx_metadata)
+        files |= exported.files | {name: to_npz(arrays) for name, arrays in exported.arrays.items()}
+        parity, golden = parity | exported.parity, golden | exported.golden
+    else:
+        files["neighbours.npz"] = to_npz(find_neighbours(read_all([checkpoint.interactions, *extra_interactions])))
+    files["golden.npz"] = to_npz(golden)
     names = {task.name for task in network.tasks}
     manifest = Manifest(
         version=metadata.version,
@@ -71,7 +80,7 @@ def export(
         tasks=metadata.tasks,
         thresholds={task: dict(by_action) for task, by_action in thresholds.items() if task in names},
         classes=metadata.statistics.classes,
-        evaluation=metadata.evaluation,
+        evaluation=metadata.evaluation | ({NEXT_ITEM: dict(part.evaluation)} if part else {}),
         positions=metadata.positions,
         profile_share=metadata.profile_share,
     )

@@ -2,12 +2,13 @@
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import onnx
 import torch
+from torch import Tensor, nn
 
 from contract.errors import BadBundle
 from export.fuzz_inputs import draw_inputs
@@ -24,23 +25,41 @@ OPSET: Final = 17
 def to_onnx(subgraph: Subgraph, network: Network, metadata: Mapping[str, str]) -> bytes:
     """A subgraph as the bytes of a self-contained ONNX model with dynamic first axes; raises `BadBundle`."""
     example = draw_inputs(subgraph, network, rows=3, seed=0)
+    axes = {name: {0: axis_name(name, subgraph)} for name in (*subgraph.inputs, *subgraph.outputs)}
+    arguments = tuple(example[name] for name in subgraph.inputs)
+    return trace(subgraph.name, subgraph.module, arguments, axes, outputs=subgraph.outputs, metadata=metadata)
+
+
+def trace(
+    name: str,
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    axes: Mapping[str, Mapping[int, str]],
+    *,
+    outputs: Sequence[str],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """A module as the bytes of a self-contained ONNX model; raises `BadBundle`.
+
+    `axes`: the dynamic ones by input, in the order of the arguments, and by output.
+    """
     sink = io.BytesIO()
     with warnings.catch_warnings():
         # The tracing exporter takes 0.1 s a graph, the capturing one 3 s and 10 s more to load. It warns of its removal
         # in torch 3, and of shapes that become constants, which is checked by parity over many batch sizes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            subgraph.module.eval(),
-            tuple(example[name] for name in subgraph.inputs),
+            module.eval(),
+            example,
             sink,  # type: ignore[arg-type]  # The tracing exporter writes to any file.
             dynamo=False,
             opset_version=OPSET,
-            input_names=list(subgraph.inputs),
-            output_names=list(subgraph.outputs),
-            dynamic_axes={name: {0: axis_name(name, subgraph)} for name in (*subgraph.inputs, *subgraph.outputs)},
+            input_names=[entry for entry in axes if entry not in outputs],
+            output_names=list(outputs),
+            dynamic_axes={entry: dict(letters) for entry, letters in axes.items()},
         )
     model = onnx.load_model_from_string(sink.getvalue())
-    check_self_contained(f"{subgraph.name}.onnx", model)
+    check_self_contained(f"{name}.onnx", model)
     onnx.helper.set_model_props(model, dict(metadata))
     content: bytes = model.SerializeToString()
     return content

@@ -18,6 +18,7 @@ from contract.bundle import Bundle
 from contract.errors import BadBundle
 from contract.features.declaration import FeatureSet
 from contract.graphs import GRAPHS
+from export.next_item_checks import GRAPH_INPUTS, OPTIONAL, REQUIRED, check_inputs, check_vectors, has_next_item
 from export.onnx_checks import read_metadata, read_proto
 from export.ort import Arrays, max_difference, open_session, run
 
@@ -38,13 +39,34 @@ def verify(bundle: Bundle, features: FeatureSet) -> VerificationReport:
     graphs = check_files(bundle)
     known = check_features(bundle, features)
     golden, differences = load_arrays(bundle, "golden.npz"), dict[str, float]()
-    check_neighbours(load_arrays(bundle, "neighbours.npz"))
+    neighbours = load_arrays(bundle, "neighbours.npz")
+    check_neighbours(neighbours)
     for graph in graphs:
         check_metadata(bundle, graph)
         session = open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"])
         check_columns(graph, session, known)
         differences[graph] = check_golden(graph, session, golden)
+    if has_next_item(bundle):
+        differences |= verify_next_item(bundle, neighbours, golden)
     return VerificationReport(differences, len(bundle.manifest.features))
+
+
+def verify_next_item(bundle: Bundle, neighbours: Arrays, golden: Arrays) -> dict[str, float]:
+    """Check the next-item part; returns the difference of each graph from its golden outputs. Raises `BadBundle`."""
+    check_vectors(load_arrays(bundle, "vectors.npz"), neighbours)
+    if OPTIONAL in bundle.files:
+        arrays = load_arrays(bundle, OPTIONAL)
+        check_neighbours(arrays | {name: neighbours[name] for name in ("items", "popular")}, OPTIONAL)
+    differences = dict[str, float]()
+    for graph in GRAPH_INPUTS:
+        content = bundle.files[f"{graph}.onnx"]
+        if (version := read_metadata(read_proto(f"{graph}.onnx", content)).get("version")) != bundle.version:
+            raise BadBundle(f"{graph}.onnx should have the `version` of the manifest. Found {version}.")
+        session = open_session(f"{graph}.onnx", content)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        check_inputs(graph, [node.name for node in inputs], [node.name for node in outputs], inputs[0].shape[-1])
+        differences[graph] = check_golden(graph, session, golden)
+    return differences
 
 
 def check_files(bundle: Bundle) -> list[str]:
@@ -55,7 +77,8 @@ def check_files(bundle: Bundle) -> list[str]:
         required.append("items.onnx")
     if missing := [name for name in required if name not in bundle.files]:
         raise BadBundle(f"Bundle {bundle.version} should have {', '.join(required)}. Found no {', '.join(missing)}.")
-    if foreign := [name for name in bundle.files if name not in (*(f"{graph}.onnx" for graph in GRAPHS), *DATA_FILES)]:
+    known = {*(f"{graph}.onnx" for graph in GRAPHS), *DATA_FILES, *REQUIRED, OPTIONAL}
+    if foreign := [name for name in bundle.files if name not in known]:
         raise BadBundle(f"Bundle {bundle.version} should have files that are known. Found {', '.join(foreign)}.")
     return [graph for graph in GRAPHS if f"{graph}.onnx" in bundle.files]
 
@@ -126,10 +149,10 @@ def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> f
     return worst
 
 
-def check_neighbours(arrays: Arrays) -> None:
+def check_neighbours(arrays: Arrays, name: str = "neighbours.npz") -> None:
     """Raises `BadBundle` unless each item has a row of neighbours and weights, and all numbers are of items."""
     if missing := {"items", "neighbours", "weights", "fading", "popular"} - arrays.keys():
-        raise BadBundle(f"neighbours.npz should have five arrays. Found no {', '.join(sorted(missing))}.")
+        raise BadBundle(f"{name} should have five arrays. Found no {', '.join(sorted(missing))}.")
     items, rows, weights = len(arrays["items"]), arrays["neighbours"], arrays["weights"]
     if rows.ndim != 2 or len(rows) != items or weights.shape != rows.shape:
         raise BadBundle(

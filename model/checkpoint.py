@@ -1,9 +1,9 @@
 """A checkpoint: a trained network in one file, with all that is needed to export it or to continue training.
 
-    BUNDLES/checkpoints/VERSION.pt    `CheckpointMetadata` as JSON, weights, optimizer state; replay buffer, pending
-                                      examples and interactions as Parquet
+    BUNDLES/checkpoints/VERSION.pt    `CheckpointMetadata` as JSON, weights, optimizer state, next-item part; replay
+                                      buffer, pending examples and interactions as Parquet
 
-Fields that later versions added (`waiting`, `met`) are empty when a file of an earlier version is read.
+Fields that later versions added (`waiting`, `met`, `next_item`) are empty when a file of an earlier version is read.
 
 Reading executes no code from the file: only tensors, numbers and text are accepted.
 """
@@ -65,7 +65,8 @@ class Checkpoint:
     """`optimizer`: its state_dict. `replay_buffer`, `interactions`, `pending_examples`: Parquet, empty for none.
 
     `pending_examples`: held out from this network's update, to be learned first by the next one. `id_counts`: by
-    embedding table, the ids seen since the first update: (n, 3) int64 of id, count and last time.
+    embedding table, the ids seen since the first update: (n, 3) int64 of id, count and last time. `next_item`: the
+    tensors of `model.sequence.next_item`, empty without that part.
     """
 
     metadata: CheckpointMetadata
@@ -75,6 +76,7 @@ class Checkpoint:
     interactions: bytes = b""
     pending_examples: bytes = b""
     id_counts: Mapping[str, Tensor] = field(default_factory=dict)
+    next_item: Mapping[str, Tensor] = field(default_factory=dict)
 
     def build_network(self) -> Network:
         """The network in evaluation mode; raises `BadBundle` for weights of another shape."""
@@ -161,6 +163,7 @@ def replace_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "interactions": bytes_to_tensor(checkpoint.interactions),
         "waiting": bytes_to_tensor(checkpoint.pending_examples),
         "met": dict(checkpoint.id_counts),
+        "next_item": dict(checkpoint.next_item),
     }
     torch.save(state, content)
     replace_durably(path, content.getvalue())
@@ -181,6 +184,7 @@ def read_checkpoint(path: Path, *, is_lazy: bool = False) -> Checkpoint:
             interactions=state["interactions"].numpy().tobytes(),
             pending_examples=state["waiting"].numpy().tobytes() if "waiting" in state else b"",
             id_counts=state.get("met", {}),
+            next_item=state.get("next_item", {}),
         )
     except (
         OSError,

@@ -21,6 +21,10 @@ class TrainingConfig(Section):
     more rows are not loaded into memory but streamed in each epoch. `threads` of torch; more than there are idle cores
     is much slower. `device` for training; `precision` of matrix products, while weights, sums and losses stay float32.
 
+    What comes next, learned from interactions (`fit --interactions`). `next_item_epochs`: passes over them at most; 0
+    learns nothing from them but neighbours. `new_items_only`: lists should not have items that the user had, so these
+    are no targets either.
+
     Updates (`training follow`). `update_rate`: their share of `learning_rate`. `update_batch`: new rows for each step.
     `replay`: rows of the replay buffer for each new row. `keep`: size of the replay buffer in a checkpoint.
     `distillation`: weight of the distance to the published model's outputs. An id gets an embedding row after
@@ -45,6 +49,8 @@ class TrainingConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     focus: NonNegativeNumber = 0.0
     threads: Positive = 1
+    next_item_epochs: NonNegative = 4
+    new_items_only: bool = False
     update_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
     update_batch: Positive = 256
     replay: NonNegativeNumber = 1.0

@@ -74,7 +74,7 @@ class SequenceEncoder(nn.Module):
 
     def attend(self, embedded: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
         """The block of self-attention, pre-norm: (N, L, d) -> (N, L, d)."""
-        count, length, width = embedded.shape
+        length, width = embedded.shape[1:]
         parts = self.attention(self.input_norm(embedded)).reshape(-1, length, 3, HEADS, width // HEADS)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (N, HEADS, L, d / HEADS)
         scores = query @ key.transpose(2, 3) / math.sqrt(width // HEADS) + self.distance_bias[:, distance]

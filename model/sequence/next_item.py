@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from contract.errors import BadBundle
 from contract.retrieval.item_table import ItemTable, Neighbours
 from model.sequence.encoder import SequenceEncoder
 from model.sequence.ranker import CandidateRanker
+
+NEXT_ITEM: Final = "next_item"  # the key of the part's evaluation in a manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

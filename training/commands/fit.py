@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from contract.settings.model import ModelConfig
 from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
 from contract.tasks import Task
-from export.interactions import read_all, read_interactions
+from export.interactions import SCHEMA, read_all, read_interactions
 from model.base_rate import explain_if_worse, warn_without_gain
 from model.checkpoint import (
     Checkpoint,
@@ -30,6 +31,7 @@ from model.checkpoint import (
     write_checkpoint,
 )
 from model.config import check_tasks
+from model.sequence.next_item import to_tensors
 from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
@@ -38,6 +40,8 @@ from training.data.parquet import count_rows, find_files, read_examples, read_fi
 from training.data.streaming import ExampleStream
 from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.erasure.checkpoints import checkpoint_lock, erase_rows
+from training.next_item.fit import NextItemOptions, NextItemResult, fit_next_item
+from training.next_item.table_reader import InteractionTable, read_interaction_tables
 from training.online.replay_buffer import encode_buffer
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
@@ -50,7 +54,13 @@ from training.trainer.transfer import RATE_SHARES, Transfer
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data", type=Path, nargs="+", help="examples as Parquet; several files form one set")
-    parser.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
+    parser.add_argument(
+        "--interactions",
+        type=Path,
+        action="append",
+        default=[],
+        help="user_id, item_id, ts_ms, action, as Parquet or CSV: for neighbours and the next-item part",
+    )
     parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
     parser.add_argument("--seed", type=int, help="the seed, instead of the setting")
     parser.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the setting")
@@ -89,7 +99,11 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         return 0  # the main process writes and prints the result
     print_lines(*describe_defaults(*declared, len(examples)), *fitted.left_out.values())
     parent = initial.metadata.version if initial else current_version(bundles)
-    checkpoint = build_checkpoint(fitted, examples, config, initial, parent, args.interactions)
+    interactions = read_interaction_tables(args.interactions, erasures)
+    next_item = learn_next_item(interactions, config) if args.interactions and config.next_item_epochs else None
+    checkpoint = build_checkpoint(fitted, examples, config, initial, parent, interactions.table)
+    if next_item and next_item.part:
+        checkpoint = replace(checkpoint, next_item=to_tensors(next_item.part))
     with checkpoint_lock(bundles):  # so that no erasure of the meantime is missed
         path = write_checkpoint(bundles, erase_rows(checkpoint, read_erasures(args, settings)))
     if args.resume:
@@ -106,6 +120,8 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         score=None if math.isnan(fitted.score) else fitted.score,
         evaluation=fitted.evaluation,
         left_out=fitted.left_out,
+        interactions={"used": len(interactions.table), "left_out": interactions.left_out},
+        next_item=describe_next_item(next_item),
         examples=len(examples),
         seconds=round(time.monotonic() - started_s, 2),
     )
@@ -162,7 +178,7 @@ def build_checkpoint(
     config: TrainingConfig,
     initial: Checkpoint | None,
     parent: str | None,
-    interaction_files: Sequence[Path],
+    more_interactions: Any,
 ) -> Checkpoint:
     """The checkpoint of a fitted network, with its replay buffer and interactions."""
     metadata = make_metadata(
@@ -175,16 +191,33 @@ def build_checkpoint(
         profile_share=fitted.profile_share,
     )
     sample, interactions = build_replay_data(examples, fitted.network.tasks, config)
-    interaction_tables: list[Path | bytes] = [interactions, *interaction_files]
-    if initial:
-        interaction_tables.append(initial.interactions)
+    former = [initial.interactions] if initial else []
     return Checkpoint(
         metadata=metadata,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
         replay_buffer=merge_sample(initial, sample, metadata, config),
-        interactions=merge_interactions(read_all(interaction_tables)),
+        interactions=merge_interactions(read_all([interactions, *former]), more_interactions.select(SCHEMA.names)),
     )
+
+
+def learn_next_item(interactions: InteractionTable, config: TrainingConfig) -> NextItemResult:
+    """Learn the next-item part, and print what it is worth."""
+    options = NextItemOptions(
+        epochs=config.next_item_epochs, seed=config.seed, new_items_only=config.new_items_only, report=print_lines
+    )
+    result = fit_next_item(interactions.to_history(), options)
+    print_lines(*(f"{count} interactions are left out: {reason}." for reason, count in interactions.left_out.items()))
+    if result.reason:
+        print_lines(f"{result.reason} The checkpoint has no next-item part.")
+    return result
+
+
+def describe_next_item(result: NextItemResult | None) -> dict[str, Any] | None:
+    """What the last line of the command says of the part; None if it was not learned."""
+    if result is None:
+        return None
+    return {"is_learned": bool(result.part), "evaluation": result.evaluation, "cpu_s": result.cpu_s}
 
 
 def build_replay_data(

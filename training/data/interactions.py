@@ -26,11 +26,12 @@ def extract_interactions(examples: Examples) -> Any:
     return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def write_interactions(path: Path, interactions: Sequence[tuple[str, str, int]]) -> None:
-    """Write (user_id, item_id, ts_ms) as Parquet, atomically."""
-    columns = list(zip(*interactions, strict=True)) or [(), (), ()]
-    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
-    write_atomically(path, merge_interactions(pa.table(arrays, schema=SCHEMA)))
+def write_interactions(path: Path, interactions: Sequence[tuple[str, str, int, str]]) -> None:
+    """Write (user_id, item_id, ts_ms, action) as Parquet, atomically."""
+    schema = SCHEMA.append(pa.field("action", pa.string()))
+    columns = list(zip(*interactions, strict=True)) or [(), (), (), ()]
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)]
+    write_atomically(path, encode_table(pa.table(arrays, schema=schema)))
 
 
 def merge_interactions(*tables: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Candidates of held-out cases, as the worker makes them: strongest neighbours, nearest vectors, own and popular items."""
+"""Candidates of held-out cases: strongest neighbours, nearest vectors, own and popular items."""
 
 from typing import Final, NamedTuple
 
@@ -114,5 +114,4 @@ def find_nearest(vectors: npt.NDArray[np.float32], users: npt.NDArray[np.float32
     nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
     closeness = np.take_along_axis(similarity, nearest, 1)
     order = np.lexsort((nearest, -closeness), axis=1)
-    nearest = np.take_along_axis(np.where(np.isfinite(closeness), nearest, -1), order, 1)
-    return nearest
+    return np.take_along_axis(np.where(np.isfinite(closeness), nearest, -1), order, 1)

@@ -1,6 +1,7 @@
 """Trains the sequence network: at each position of each history, the next item among all items."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ def group_windows(history: History, rng: np.random.Generator) -> Iterator[tuple[
     """
     begins, ends = list[int](), list[int]()
     bounds = np.append(np.flatnonzero(np.append(True, np.diff(history.user) != 0)), len(history)).tolist()
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         offset = int(rng.integers(HISTORY_MAX)) if end - begin > HISTORY_MAX + 1 else 0
         for start in range(begin - offset, end - 1, HISTORY_MAX):
             first, last = max(start, begin), min(start + HISTORY_MAX + 1, end)

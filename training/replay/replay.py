@@ -23,7 +23,7 @@ from training.replay.impression_attribution import ImpressionAttributor
 from training.replay.scored_rows import ScoredRowLog
 
 BATCH_MAX: Final = 500
-Interaction = tuple[str, str, int]  # user_id, item_id, ts_ms
+Interaction = tuple[str, str, int, str]  # user_id, item_id, ts_ms, action
 
 
 class Replay:
@@ -67,7 +67,8 @@ class Replay:
         if isinstance(event, Click | Order) and event.user_id:
             self._active_users.add(event.user_id)
             items = [event.item_id] if isinstance(event, Click) else [line.item_id for line in event.lines]
-            self.interactions += [(event.user_id, item, event.ts_ms) for item in items]
+            action = "click" if isinstance(event, Click) else "order"
+            self.interactions += [(event.user_id, item, event.ts_ms, action) for item in items]
         self._batch.append(self._to_arrival(historic.kind, event))
         if isinstance(event, Label) or len(self._batch) >= BATCH_MAX:  # a label is part of the next event's profiles
             self.flush()
