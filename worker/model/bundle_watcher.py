@@ -14,6 +14,7 @@ from contract.bundle import read_bundle
 from contract.errors import BadBundle
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.graphs import RECOMMEND
 from contract.object_folder import Folder
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
@@ -101,7 +102,11 @@ class BundleWatcher:
         """Why answers are degraded; empty where they are not, and while a bundle is loading."""
         if serving is None:
             return self._pointers.explain_absence() or self._serving_loader.rejection
-        missing = [graph for graph in self._graphs if not serving.has_graph(graph)]
+        missing = [
+            graph
+            for graph in self._graphs
+            if not serving.has_graph(graph) and not (graph == RECOMMEND.name and serving.next_item)
+        ]
         if not missing:
             return ""
         return (

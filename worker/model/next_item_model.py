@@ -42,7 +42,8 @@ class NextItemModel:
         `rows`: of `vectors`, -1 for an item that it lacks, which is left out. `ages`: days.
         """
         known, lengths = pack_left(rows >= 0)
-        rows, actions, ages = (np.take_along_axis(array, known, 1) for array in (rows + 1, actions, ages))
+        rows, actions = np.take_along_axis(rows + 1, known, 1), np.take_along_axis(actions, known, 1)
+        ages = np.take_along_axis(ages, known, 1)
         users = np.zeros((len(rows), self.vectors.vectors.shape[1]), np.float32)
         order = np.argsort(lengths, kind="stable")
         order = order[lengths[order] > 0]
@@ -73,11 +74,9 @@ class NextItemModel:
         self, rows: npt.NDArray[np.int64], actions: npt.NDArray[np.int64], ages: npt.NDArray[np.float32], length: int
     ) -> npt.NDArray[Any]:
         wide = self._fixed_length or min(length, LENGTH_MAX)
-        inputs = {"rows": rows, "actions": actions, "ages": ages}
-        missing = max(wide - rows.shape[1], 0)
-        return self._sequence.run({name: np.pad(a[:, :wide], ((0, 0), (0, missing))) for name, a in inputs.items()})[
-            "user"
-        ]
+        inputs: dict[str, npt.NDArray[Any]] = {"rows": rows, "actions": actions, "ages": ages}
+        padding = (0, 0), (0, max(wide - rows.shape[1], 0))
+        return self._sequence.run({name: np.pad(array[:, :wide], padding) for name, array in inputs.items()})["user"]
 
 
 def read_next_item_model(bundle: Bundle, neighbours: NeighbourTable, golden: Arrays) -> NextItemModel | None:
@@ -95,7 +94,7 @@ def read_next_item_model(bundle: Bundle, neighbours: NeighbourTable, golden: Arr
     graphs = {name: GraphSession(bundle, name) for name in GRAPHS}
     for name, inputs, output in (("sequence", ("rows", "actions", "ages"), "user"), ("ranker", ("features",), "score")):
         graph = graphs[name]
-        if missing := {*inputs} - graph.inputs.keys() or {output} - {*graph.outputs}:
+        if {*inputs} - graph.inputs.keys() or output not in graph.outputs:
             raise BadBundle(
                 f"{name}.onnx should take {', '.join(inputs)} and answer {output}. "
                 f"Found {sorted(graph.inputs)} and {graph.outputs}."

@@ -1,6 +1,6 @@
 """Baselines of recommendation lists: popularity, item-to-item co-occurrence, and models of a library (`implicit`).
 
-Each uses the whole history of a case, where a worker knows the latest eight items. Of several variants the one that is
+Each uses the whole history of a case, where a worker knows its latest 64 items. Of several variants the one that is
 best on the test cases is reported, which is to the baselines' advantage.
 """
 
@@ -14,7 +14,7 @@ from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from bench.quality.recommend.datasets import LENGTH, RecommendDataset
+from bench.quality.recommend.datasets import RecommendDataset
 
 NEIGHBOURS: Final = 100
 FACTORS: Final = (32, 64, 128)
@@ -28,7 +28,7 @@ class RecommendBaselines:
     def __init__(self, data: RecommendDataset) -> None:
         self._data, self._item_ids = data, data.items
         self._item_index = {item: number for number, item in enumerate(self._item_ids)}
-        self._depth = LENGTH + max(len(case.excluded) for case in data.cases)
+        self._depth = data.length + max(len(case.excluded) for case in data.cases)
         users = {user: number for number, user in enumerate(dict.fromkeys(user for user, _, _ in data.interactions))}
         self.interactions = self._build_matrix(
             [(users[user], self._item_index[item]) for user, item, _ in data.interactions], len(users)
