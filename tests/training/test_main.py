@@ -51,7 +51,10 @@ def test_history_becomes_a_bundle_in_three_commands(
     bundle = read_bundle(tmp_path, printed["version"])
     assert current_version(tmp_path) == printed["version"]
     assert printed["evaluation"]["click"]["rows"] > 0
-    assert bundle.manifest.evaluation == printed["evaluation"]
+    next_item = printed["next_item"]
+    learned = {"next_item": next_item["evaluation"]} if next_item["is_learned"] else {}
+    assert printed["interactions"]["used"] > 0
+    assert bundle.manifest.evaluation == printed["evaluation"] | learned
     report = capsys.readouterr().out
     assert printed["version"] in report
     assert "recommend.onnx" in report

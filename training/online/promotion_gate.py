@@ -4,6 +4,9 @@ Two sets judge: the newest examples, and the hold-out of the replay buffer, whic
 without new labels. "Not worse" is decided by intervals over users (`training.stats.bootstrap`). A task passes if even
 the upper bound of its loss is within the margin, so a large change needs more evidence than a small one. Calibration
 and the weighted score are rejected only if the lower bound exceeds its limit, so that chance alone rejects few updates.
+
+The ranked order of candidates is compared with their own order on new interactions. A bundle whose order is worse is
+refused: the update is published without the part that ranks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from contract.arrays import Floats, Integers
 from contract.tasks import Task
 from model.network import Network
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
@@ -130,6 +134,22 @@ def check_score(result: GateResult, tasks: Sequence[Task], predictions: PairedPr
             f"The weighted score should lose at most {margin * SCORE_SHARE:g} on {predictions.name} examples. "
             f"Found {lost.value:.4f}, lower bound {lost.low:.4f}."
         )
+
+
+def check_ranked_order(result: GateResult, lost: Floats, user: Integers) -> list[str]:
+    """The reasons, as sentences, to refuse the ranked order; `lost` (C,): NDCG@20 of cases by their users (C,).
+
+    On few cases the lower bound decides, since chance alone would often refuse a sound order.
+    """
+    if len(lost) < ROWS_MIN:
+        return []
+    estimate = result.record("next_item", "lost", bootstrap_interval((lost / len(lost))[:, None], user, first_column))
+    if (estimate.value if len(lost) >= ROWS_RELIABLE else estimate.low) <= 0:
+        return []
+    return [
+        f"The ranked order should not be worse than the candidates' own on {len(lost)} new cases. "
+        f"Found an NDCG@20 that is {estimate.value:.4f} lower, interval {estimate.low:.4f} to {estimate.high:.4f}."
+    ]
 
 
 def check_finite_weights(network: Network) -> list[str]:

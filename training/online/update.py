@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from torch import Tensor
+
 from contract.arrays import Predictions
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadData
@@ -23,12 +25,13 @@ from model.network import Network
 from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.feedback.feedback_reader import FeedbackBatch
+from training.next_item.judgement import judge_order
 from training.online.embedding_rows import update_embedding_rows
 from training.online.example_filters import filter_examples
 from training.online.incremental_pass import IncrementalPass, learn_progressively
 from training.online.label_checks import check_labels
 from training.online.learned_labels import drop_learned
-from training.online.promotion_gate import check_finite_weights, check_update
+from training.online.promotion_gate import GateResult, check_finite_weights, check_ranked_order, check_update
 from training.online.replay_buffer import encode_buffer
 from training.online.update_inputs import UpdateInputs, decode_usable, read_buffer, read_deferred
 from training.stats.paired_predictions import PairedPredictions
@@ -42,8 +45,9 @@ TrainFunction = Callable[[Learner, IncrementalPass, TrainingConfig], Predictions
 class UpdateResult:
     """The result of one update: `checkpoint` if it passed, otherwise `rejections` and the `rejected_checkpoint`.
 
-    `left_out`: the number of unusable records by reason. `progressive`: metrics of new examples before they were
-    learned; `held_out`: of the newest ones afterwards. `gate_metrics`: by hold-out set and task.
+    `dropped`: why the checkpoint has no next-item part any more. `left_out`: the number of unusable records by reason.
+    `progressive`: metrics of new examples before they were learned; `held_out`: of the newest ones afterwards.
+    `gate_metrics`: by hold-out set and task.
     """
 
     examples: int
@@ -54,6 +58,7 @@ class UpdateResult:
     checkpoint: Checkpoint | None = None
     gate_metrics: Mapping[str, dict[str, float]] = field(default_factory=dict)
     rejected_checkpoint: Checkpoint | None = None
+    dropped: Sequence[str] = ()
 
 
 def read_serving_checkpoint(bundles: Path) -> Checkpoint:
@@ -108,7 +113,8 @@ def update(
     if result.rejections:
         rejected = Checkpoint(metadata=metadata, weights=learner.network.state_dict())
         return replace(result, rejected_checkpoint=rejected)
-    interactions = merge_interactions(read_interactions(checkpoint.interactions), extract_interactions(new.examples))
+    former, interactions = read_interactions(checkpoint.interactions), extract_interactions(new.examples)
+    next_item, refusal = keep_next_item(checkpoint, former, interactions, config)
     updated = Checkpoint(
         metadata=metadata,
         weights=learner.network.state_dict(),
@@ -116,9 +122,23 @@ def update(
         replay_buffer=encode_buffer(merge_examples(inputs.buffer_candidates), config.keep, config.seed),
         pending_examples=inputs.deferred.to_parquet(),
         id_counts=start.id_counts,
-        interactions=interactions,
+        interactions=merge_interactions(former, interactions),
+        next_item=next_item,
     )
-    return replace(result, checkpoint=updated)
+    gate_metrics = {**result.gate_metrics, **refusal.metrics}
+    return replace(result, checkpoint=updated, gate_metrics=gate_metrics, dropped=refusal.rejections)
+
+
+def keep_next_item(
+    checkpoint: Checkpoint, former: Any, new: Any, config: TrainingConfig
+) -> tuple[Mapping[str, Tensor], GateResult]:
+    """The next-item part if its order is not worse on the new interactions, else none; and the gate's result."""
+    result = GateResult()
+    if not checkpoint.next_item:
+        return {}, result
+    judgement = judge_order(checkpoint.next_item, former, new, new_items_only=config.new_items_only, seed=config.seed)
+    result.rejections += check_ranked_order(result, judgement.lost, judgement.user)
+    return ({} if result.rejections else checkpoint.next_item), result
 
 
 def create_update_learner(network: Network, optimizer: Mapping[str, Any], config: TrainingConfig) -> Learner:
