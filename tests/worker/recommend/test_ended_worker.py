@@ -1,0 +1,97 @@
+"""A worker that ends while users wait for lists: it makes them if it is stopped, its successor if it is killed."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.messages import to_json
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
+from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.run_environment import RunEnvironment
+from tests.kafka import BlockingProducer
+from tests.worker.events import make_click, make_order, make_product
+from tests.worker.probes.worker_process import WorkerProcess
+from worker.redis.client import RedisClient
+
+pytestmark = pytest.mark.apache_kafka
+
+CLICKING, BUYING = 4_000, 400
+ITEMS = 5
+# Few lists go with a batch while there is a backlog, so that most users of the batches that are committed wait.
+FEW_LISTS = {"SHOPSTREAM_LISTS__BATCH_SHARE": "0.001", "SHOPSTREAM_WORKER__BATCH_MAX": "400"}
+
+
+class Shop:
+    """A backlog of clicks and orders, each of another user, and the lists in Redis."""
+
+    def __init__(self, environment: RunEnvironment, client: RedisClient) -> None:
+        self.environment, self._client = environment, client
+        topics, now_ms = environment.topics, time.time_ns() // 1_000_000
+        with BlockingProducer(environment.kafka.bootstrap) as producer:
+            products = [make_product(f"i{n}", ts_ms=now_ms) for n in range(ITEMS)]
+            producer.send(topics.products, [(product.item_id, to_json(product)) for product in products])
+            clicks = [make_click(f"c{n}", f"i{n % ITEMS}", user=f"c{n}", ts_ms=now_ms) for n in range(CLICKING)]
+            producer.send(topics.clicks, [(click.user_id, to_json(click)) for click in clicks])
+            orders = [make_order(f"o{n}", f"i{n % ITEMS}", user=f"o{n}", ts_ms=now_ms) for n in range(BUYING)]
+            producer.send(topics.orders, [(order.user_id, to_json(order)) for order in orders])
+
+    def start_worker(self) -> WorkerProcess:
+        worker = WorkerProcess(self.environment, lane="browsing", variables=FEW_LISTS)
+        worker.start()
+        return worker
+
+    def count_committed(self) -> int:
+        """The number of clicks and orders, each of another user, that are committed."""
+        log, topics = KafkaLog(bootstrap=self.environment.kafka.bootstrap), self.environment.topics
+        ends = log.read_end_offsets([topics.clicks, topics.orders])
+        committed = log.read_committed_offsets(self.environment.group_id("browsing"), ends)
+        return sum(max(0, offset) for offset in committed.values())
+
+    def count_lists(self) -> int:
+        """The number of users with a list."""
+        users = [*(f"c{n}" for n in range(CLICKING)), *(f"o{n}" for n in range(BUYING))]
+        replies = self._client.pipeline([("EXISTS", f"{self.environment.redis_prefix}rec:{user}") for user in users])
+        return sum(replies)
+
+
+@pytest.fixture
+def shop(apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path) -> Iterator[Shop]:
+    redis_server.flush()
+    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
+    environment.create_topics()
+    client = RedisClient(url=redis_server.url, timeout_s=20)
+    yield Shop(environment, client)
+    client.close()
+
+
+def test_users_who_wait_in_a_killed_worker_get_their_lists_from_the_next_one(shop: Shop) -> None:
+    # given a worker that is killed within a backlog
+    worker = shop.start_worker()
+    try:
+        worker.wait_for(lambda: shop.count_committed() > 0)
+    finally:
+        worker.kill()
+    assert shop.count_lists() < shop.count_committed()
+    # when
+    worker = shop.start_worker()
+    try:
+        worker.wait_for(lambda: shop.count_lists() == CLICKING + BUYING)
+    # then
+    finally:
+        worker.kill()
+
+
+def test_a_stopped_worker_leaves_no_user_without_a_list(shop: Shop) -> None:
+    # given
+    worker = shop.start_worker()
+    try:
+        worker.wait_for(lambda: shop.count_committed() > 0)
+        # when
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+    # then every user whose event is committed has a list, and no other one
+    assert shop.count_lists() == shop.count_committed()
