@@ -206,9 +206,7 @@ class ScoreWorker:
                 pipeline.step(now_ms, polls=False)
         finally:
             if waiting := self._scorer.count_waiting():
-                log.warning(
-                    "%d users keep their former list until their next click or order: no time is left.", waiting
-                )
+                log.info("Leaving %d users who wait for a list to the next process.", waiting)
 
     def _run_periodic(self, pipeline: BatchPipeline) -> None:
         pipeline.publish_progress(self._progress)

@@ -166,11 +166,11 @@ class RetailReplay:
 
     def _wait_for_lists(self) -> None:
         """Wait until every user has a list, or until no list has been added for a while."""
-        expected, found, changed_s = self.users_expected, -1, time.monotonic()
-        while found < expected and time.monotonic() < changed_s + LISTS_TIMEOUT_S:
+        lists, changed_s = -1, time.monotonic()
+        while lists < self.users_expected and time.monotonic() < changed_s + LISTS_TIMEOUT_S:
             time.sleep(POLL_S)
-            if (count := self._count_lists()) != found:
-                found, changed_s = count, time.monotonic()
+            if (count := self._count_lists()) != lists:
+                lists, changed_s = count, time.monotonic()
 
     @cached_property
     def users_expected(self) -> int:

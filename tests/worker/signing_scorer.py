@@ -1,11 +1,12 @@
 """A scorer whose decisions state by which run of a worker they were made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 
 from contract.events.model import Event, Order, digest_content
 from contract.messages import Decision, ScoredRow
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
+from transport.records import TopicPartition
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
 from worker.records.answers import DECISION, Answer, AnswerKind
@@ -55,6 +56,15 @@ class SigningScorer(Scorer):
 
     def end_delays(self) -> None:
         """Nothing waits."""
+
+    def find_waiting(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return {}
+
+    def wait_again(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int) -> None:
+        """No user waits."""
+
+    def release(self, partitions: Container[TopicPartition]) -> None:
+        """No user waits."""
 
     def count_waiting(self) -> int:
         return 0

@@ -52,6 +52,17 @@ class AnswerFilter:
         ]
         return replace(batch, watched=watched, rejects=rejects)
 
+    def find_waiting(self, batch: Batch) -> list[Arrival]:
+        """Answered events that are read again because their users may wait for an answer by the clock."""
+        if self._offsets.waiting_from.keys().isdisjoint(batch.first_offsets):
+            return []
+        return [
+            arrival
+            for arrival in (*batch.arrivals, *batch.watched)
+            if self._offsets.may_wait(TopicPartition(arrival.topic, arrival.partition), arrival.offset)
+            and not self._erasures.covers_event(arrival.event)
+        ]
+
     def rows_to_answer(self, batch: Batch) -> list[int]:
         """The batch's arrivals that need an answer."""
         if self._needs_all_answers(batch):

@@ -31,7 +31,7 @@ from worker.pipeline.history_check import HistoryCheck
 from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
 from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
-from worker.pipeline.refresh_limit import RefreshLimit
+from worker.pipeline.refreshes import Refreshes, measure_refreshing_s
 from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
 from worker.records.intake import make_event_readers
@@ -79,14 +79,15 @@ class BatchPipeline:
         self._record_reader = open_record_reader(settings, self._readers, retry.call)
         self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kind_of=scorer.kind_of)
+        self._refreshes = Refreshes(
+            settings=settings, scorer=scorer, offsets=self._offsets, answer_filter=self._answer_filter, retry=retry
+        )
         self._history_check, self.shared_ids = HistoryCheck(), SharedIds()
         self._unstarted: set[TopicPartition] = set()  # assigned since the last step
         self._breaker = DeadLetterBreaker(
             share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
         )
         self._batch_size = AdaptiveBatchSize(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
-        self._refresh_limit = RefreshLimit(latency_ms=settings.worker.latency_ms, share=settings.lists.batch_share)
-        self._has_unpublished_refresh = False
         self._model_version = ""
         self.recoveries = 0
 
@@ -134,6 +135,7 @@ class BatchPipeline:
             log.warning("Partitions leave before their buckets were advanced; the next owner folds more: %s", error)
         self._unstarted.difference_update(partitions)
         self._forget_unanswered(partitions)
+        self._scorer.release(frozenset(partitions))
         self._offsets.drop_partitions(partitions)
 
     def step(self, now_ms: Callable[[], int], *, polls: bool = True) -> int:
@@ -142,7 +144,7 @@ class BatchPipeline:
         Without `polls` only answers by the clock are given.
         """
         self._mark_step(Step.IDLE)
-        batch, refreshed = Batch(), 0
+        batch = Batch()
         try:
             with PROFILER("poll"):
                 records = self._poll(now_ms()) if polls else []
@@ -153,11 +155,10 @@ class BatchPipeline:
             with PROFILER("decode"):
                 batch = self._decode(records)
             with self._membership.batch(batch.end_offsets):
-                refreshed = self._process(batch, now_ms)
+                self._process(batch, now_ms)
             took_s = time.monotonic() - began_s
             self._batch_size.update(len(batch), took_s * 1000)
-            refreshing_s = measure_refreshing_s() - refreshing_s if batch else took_s
-            self._refresh_limit.update(refreshed, refreshing_s * 1000)
+            self._refreshes.record_time(batch, took_s, measure_refreshing_s() - refreshing_s)
             PROFILER.count_batch(len(batch))
         except (StaleState, BatchRevoked) as error:
             self.recover(error)
@@ -170,9 +171,7 @@ class BatchPipeline:
         error = type(reason).__name__
         metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
-        if self._has_unpublished_refresh:
-            self._has_unpublished_refresh = False
-            self._scorer.take_back()
+        self._refreshes.take_back()
         self._forget_unanswered(self._offsets.committed)
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
@@ -266,24 +265,25 @@ class BatchPipeline:
             "kafka and redis", lambda: self._recovery.delete_unreadable_profiles(reason, self.consumer)
         )
 
-    def _process(self, batch: Batch, now_ms: Callable[[], int]) -> int:
-        """Answer and merge a batch; returns the number of answers by the clock."""
+    def _process(self, batch: Batch, now_ms: Callable[[], int]) -> None:
         self._offsets.check_order(batch.first_offsets)
         check_topics = self._recovery.request_topic_check(batch.first_offsets)
+        self._refreshes.queue_waiting(batch, now_ms())
         batch = self._answer_filter.without_answered(batch)
-        refresh_max = self._refresh_limit.count_max(len(batch) / self._batch_size.records_max)
-        extra_entities = self._scorer.entities_to_read(batch, now_ms(), refresh_max)
+        extra_entities = self._refreshes.list_entities(batch, self._batch_size.records_max, now_ms())
         if not batch and not extra_entities:
-            return 0
+            return
         metrics.BATCH_RECORDS.observe(len(batch))
         with self._mark_step.time(Step.READ):
             updates = to_updates(batch.arrivals, extra_entities, self._erasures, self._entity_kinds)
             memory = self.retry.call("redis", lambda: self._fold(updates))
         results, outgoing = self._answer(batch, memory, now_ms, check_topics)
-        refreshed, refreshed_records = self._refresh(memory, now_ms(), refresh_max)
+        with self._mark_step.time(Step.REFRESH):  # while the records of the batch are on their way
+            refreshed = self._refreshes.give(memory, now_ms())
+            outgoing += refreshed.to_records(self._settings.topics, self._partition_counts)
         results.extend(refreshed)
-        self._publish(batch, results, outgoing + refreshed_records)
-        self._has_unpublished_refresh = False
+        self._publish(batch, results, outgoing)
+        self._refreshes.record_published()
         claims = self._answer_filter.claims_to_delete(batch)
         if claims:  # before the merge, so that a crash here is repeated
             self.retry.call("redis", lambda: self._stores.claim_store.delete_answered(claims))
@@ -293,7 +293,6 @@ class BatchPipeline:
             self._cache(results)  # what is published is not made again
             raise
         self._cache(results)
-        return len(refreshed.answers)
 
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
         with PROFILER("read profiles"):
@@ -317,14 +316,6 @@ class BatchPipeline:
             self.producer.send(outgoing)
         return results, outgoing
 
-    def _refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> tuple[BatchResults, list[OutgoingRecord]]:
-        """The answers by the clock, and their records; they are computed while those of the batch are on their way."""
-        with self._mark_step.time(Step.REFRESH):
-            self._has_unpublished_refresh = True
-            refreshed = self._scorer.refresh(memory, now_ms, refresh_max)
-            self._answer_filter.drop_erased(refreshed)
-            return refreshed, refreshed.to_records(self._settings.topics, self._partition_counts)
-
     def _publish(self, batch: Batch, results: BatchResults, outgoing: list[OutgoingRecord]) -> None:
         """Publish all records of the batch and commit its offsets."""
         with self._mark_step.time(Step.PUBLISH):
@@ -345,9 +336,9 @@ class BatchPipeline:
         self._breaker.record(len(batch), len(rejects))
 
     def _commit(self, records: Sequence[OutgoingRecord], end_offsets: Mapping[TopicPartition, int]) -> None:
-        """Publish records and commit offsets with them; the metadata names the topic of each by its id."""
-        sources = {p: source for p, source in self._offsets.sources.items() if p in end_offsets}
-        self.producer.publish(records, end_offsets, self.consumer, sources)
+        """Publish records and commit offsets with them."""
+        metadata = self._refreshes.describe_commit(end_offsets.keys())
+        self.producer.publish(records, end_offsets, self.consumer, metadata)
         self._offsets.record_committed(end_offsets)
 
     def _cache(self, results: BatchResults) -> None:
@@ -367,8 +358,3 @@ class BatchPipeline:
             self._offsets.record_folded(
                 {partition: offset for partition, offset in batch.end_offsets.items() if partition in sources}
             )
-
-
-def measure_refreshing_s() -> float:
-    """The time that this process has spent on answers by the clock, and on caching answers, so far."""
-    return sum(PROFILER(step).wall_ns for step in (Step.REFRESH, Step.CACHE)) / 1e9

@@ -6,6 +6,7 @@ is not answered again.
 
 import logging
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import replace
 
 from contract.errors import BadProfile, StaleState, Unavailable
 from contract.hashing import BUCKETS
@@ -19,7 +20,14 @@ from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.records.lanes import Lane
 from worker.state.history_registry import HistoryRegistry
-from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
+from worker.state.offsets import (
+    OffsetMetadata,
+    OffsetTracker,
+    StartOffsets,
+    find_start,
+    raise_if_log_replaced,
+    raise_if_lost,
+)
 from worker.state.profile_repair import ProfileRepair
 from worker.state.profile_store import RedisProfileStore, locate_sources, name_sources
 
@@ -86,6 +94,11 @@ class Recovery:
             )
             for partition in requested
         }
+        for partition, start in starts.items():
+            waiting_from = find_waiting_from(partition_offsets[partition])
+            if waiting_from is not None and waiting_from < start.committed:
+                self.offsets.waiting_from[partition] = waiting_from
+                starts[partition] = replace(start, offset=min(start.offset, waiting_from))
         self._record_log_starts(sources, partition_offsets, starts, merged)
         for partition, start in starts.items():
             log.info(
@@ -258,6 +271,15 @@ def drop_commits_of_other_topics(
     """
     valid = dict(offsets)
     for partition, source in sources.items():
-        if (offsets[partition].metadata or previous_sources.get(partition, source)) != source:
+        committed_source = OffsetMetadata.read(offsets[partition].metadata).source
+        if (committed_source or previous_sources.get(partition, source)) != source:
             valid[partition] = offsets[partition]._replace(committed=None)
     return valid
+
+
+def find_waiting_from(offsets: PartitionOffsets) -> int | None:
+    """The first offset that is there of those whose users waited for an answer at the last commit, if any did."""
+    waiting_from = OffsetMetadata.read(offsets.metadata).waiting_from
+    if waiting_from is None or offsets.committed is None or offsets.committed > offsets.high:
+        return None
+    return max(waiting_from, offsets.low)

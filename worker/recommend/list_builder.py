@@ -36,10 +36,14 @@ NO_MODELS: Final = ActiveModels()
 
 
 class ListRequest(NamedTuple):
-    """A list to build for the user of this event, as the user is after the batch; `bought` items are left out."""
+    """A list to build for the user of this event, as the user is after the batch; `bought` items are left out.
+
+    `is_again`: another list of this event may have been logged.
+    """
 
     arrival: Arrival
     bought: frozenset[str]
+    is_again: bool = False
 
     @property
     def event(self) -> UserEvent:
@@ -49,7 +53,7 @@ class ListRequest(NamedTuple):
     @property
     def seed(self) -> int:
         """The same for the same event, whenever its list is built."""
-        return hash_id(f"{self.arrival.topic} {self.event.event_id}")
+        return hash_id(f"{self.arrival.topic} {self.event.event_id}{' again' if self.is_again else ''}")
 
 
 class RankedLists(NamedTuple):

@@ -38,7 +38,7 @@ class CachePolicy(NamedTuple):
 
     `ttl_s` and `entry_id` are functions of the settings and of the message. `index_key`: the key of the sets that list
     each user's entries. `keeps_newer`: an entry whose `source_ms` is later than the message's is not overwritten.
-    `observe_age_s` gets the age of each message's event when it has been written.
+    `observe_age_s` gets the age that the `source_ms` of each of these has when it has been written.
     """
 
     key: str

@@ -5,7 +5,7 @@ co-visitation, whichever model answers.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from worker.ops import metrics
 from worker.recommend.list_builder import NO_MODELS, ListBuilder, ListRequest
 from worker.recommend.popular_list_writer import PopularListWriter
 from worker.recommend.refresh_queue import RefreshQueue
+from worker.records.answers import LIST
 from worker.records.batch import Batch
 from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
@@ -43,6 +44,7 @@ class ListRefresher:
     def __init__(self, resources: ScoringResources) -> None:
         lists, catalogue = resources.settings.lists, resources.catalogue
         self._lists, self._encoder, self._catalogue = lists, resources.encoder, catalogue
+        self._answer_cache = resources.answer_cache
         self._bundle_neighbours: NeighbourTable | None = None
         self._queue = RefreshQueue(lists.refresh_ms, lists.waiting_max)
         self.item_neighbours, self._fresh_items = ItemNeighbours(catalogue), FreshItems(catalogue, lists)
@@ -121,7 +123,10 @@ class ListRefresher:
         """New lists for users that are due and were read with this batch; a failing list costs no other one."""
         results = BatchResults()
         users = self._queue.due(now_ms, refresh_max, memory.updates.index)
-        requests = [ListRequest(taken.waiting.arrival, taken.bought) for taken in self._queue.take(users, now_ms)]
+        requests = [
+            ListRequest(waiting.arrival, bought, waiting.is_again)
+            for waiting, bought in self._queue.take(users, now_ms)
+        ]
         self._router.answer(
             list(range(len(requests))),
             lambda n: requests[n].event.user_id,
@@ -138,6 +143,24 @@ class ListRefresher:
 
     def count_waiting(self) -> int:
         return len(self._queue)
+
+    def find_waiting(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._queue.find_first(partitions)
+
+    def release(self, partitions: Container[TopicPartition]) -> None:
+        self._queue.release(partitions)
+
+    def wait_again(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int) -> None:
+        """Users of these events wait, except those who do already, or whose list reflects the event."""
+        latest = dict[str, Arrival]()
+        for arrival in arrivals:
+            event = arrival.event
+            if isinstance(event, Click | Order) and event.user_id and event.user_id not in self._queue:
+                held = latest.get(event.user_id)
+                latest[event.user_id] = arrival if held is None or event.ts_ms >= held.event.ts_ms else held
+        source_ms = self._answer_cache.read_source_ms(LIST, list(latest)) if self._answer_cache else {}
+        stale = [arrival for user, arrival in latest.items() if source_ms.get(user, -1) < arrival.event.ts_ms]
+        self._queue_users(batch, stale, now_ms, is_again=True)
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Let no user wait for a list because of an event that will be read again: it would be logged twice."""
@@ -162,14 +185,14 @@ class ListRefresher:
             version=version if version in self._next_item_sources else "",
         )
 
-    def _queue_users(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int) -> None:
+    def _queue_users(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int, *, is_again: bool = False) -> None:
         """Queue the users of these events, except for events that waited in Kafka for longer than `lists.shed_ms`."""
         self._stream_ms = max([self._stream_ms, *[arrival.event.ts_ms for arrival in arrivals]])
         in_time = arrivals
         if self._lists.shed_ms:
             oldest_ms = now_ms - self._lists.shed_ms
             in_time = [arrival for arrival in arrivals if batch.find_record(arrival).kafka_ms >= oldest_ms]
-        evicted = self._queue.push(in_time, now_ms)
+        evicted = self._queue.push(in_time, now_ms, is_again=is_again)
         metrics.LISTS_SHED.inc(len(arrivals) - len(in_time) + evicted)
         if len(in_time) < len(arrivals):
             for event in (arrival.event for arrival in arrivals):

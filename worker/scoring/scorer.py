@@ -5,7 +5,7 @@ A handler answers events of one type with one line-up of models. A canary has a 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from contract.graphs import Graph
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
 from contract.settings.reading import Settings
+from transport.records import TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
@@ -64,6 +65,15 @@ class Scorer(Protocol):
 
     def end_delays(self) -> None:
         """The worker stops: what is due by the clock later is due now."""
+
+    def find_waiting(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset in each of these partitions whose user waits for an answer by the clock."""
+
+    def wait_again(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int) -> None:
+        """Users of these answered events wait, unless they have their answer already; raises `Unavailable`."""
+
+    def release(self, partitions: Container[TopicPartition]) -> None:
+        """Forget who waits because of an event of these partitions: their next owner makes them wait again."""
 
     def count_waiting(self) -> int:
         """The number of users that wait for an answer by the clock."""
@@ -128,6 +138,12 @@ class Refresher(Protocol):
     def take_back(self) -> None: ...
 
     def end_delays(self) -> None: ...
+
+    def find_waiting(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
+
+    def wait_again(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int) -> None: ...
+
+    def release(self, partitions: Container[TopicPartition]) -> None: ...
 
     def count_waiting(self) -> int: ...
 
@@ -222,6 +238,17 @@ class LaneScorer:
     def end_delays(self) -> None:
         if self.refresher:
             self.refresher.end_delays()
+
+    def find_waiting(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return self.refresher.find_waiting(partitions) if self.refresher else {}
+
+    def wait_again(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int) -> None:
+        if self.refresher:
+            self.refresher.wait_again(batch, arrivals, now_ms)
+
+    def release(self, partitions: Container[TopicPartition]) -> None:
+        if self.refresher:
+            self.refresher.release(partitions)
 
     def count_waiting(self) -> int:
         return self.refresher.count_waiting() if self.refresher else 0

@@ -2,7 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
 
 from contract.messages import to_json
 from contract.redis_keys import POPULAR, escape_user_id
@@ -14,8 +17,18 @@ from worker.state.guarded_writer import GuardedWrite, GuardedWriter, Mode, Write
 from worker.state.user_key_index import UserKeyIndex
 
 
+class Source(msgspec.Struct):
+    """The event time that a cached answer reflects."""
+
+    source_ms: int
+
+
+DECODE_SOURCE: Final = msgspec.json.Decoder(Source).decode
+
+
 class AnswerCache:
-    """Writes answers of the kinds that have a `CachePolicy`. A crash may lose an entry; the next answer writes it.
+    """Writes answers of the kinds that have a `CachePolicy`. A crash may lose an entry; the next answer writes it,
+    and answers by the clock are given again.
 
     `kinds`: those whose entries this worker deletes for erased users. `former_client`: of the server that has the
     entries written before the caches got a server of their own.
@@ -76,7 +89,19 @@ class AnswerCache:
         if policy.observe_age_s:
             now_s = self._clock_s()
             for write in writes:
-                policy.observe_age_s(max(0.0, now_s - write.ts_ms / 1000))
+                policy.observe_age_s(max(0.0, now_s - write.source_ms / 1000))
+
+    def read_source_ms(self, kind: AnswerKind, users: Sequence[str]) -> dict[str, int]:
+        """The `source_ms` of the answers of a kind with one entry a user; nothing for users without a readable one."""
+        policy = kind.cache
+        assert policy is not None
+        # MGET gives nothing for a key of another type, where GET would fail.
+        values = self.client.pipeline([("MGET", self._key(policy, user)) for user in users]) if users else []
+        source_ms = dict[str, int]()
+        for user, (value,) in zip(users, values, strict=True):
+            with suppress(msgspec.MsgspecError, TypeError):
+                source_ms[user] = DECODE_SOURCE(value).source_ms
+        return source_ms
 
     def delete_users(self, until_ms: Mapping[str, int]) -> None:
         """Delete the entries of these users (by id), and keep late ones out from now on."""

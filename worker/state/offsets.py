@@ -6,11 +6,29 @@ writes it in the buckets that it touches; `find_lagging` gives the others.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Self
 
 from contract.errors import LostLog, StaleState
 from contract.hashing import BUCKETS
 from contract.profiles.store import MergedOffsets
 from transport.records import PartitionOffsets, TopicPartition
+
+WAITING: Final = " waiting="
+
+
+class OffsetMetadata(NamedTuple):
+    """What is committed with an offset: the topic by its source, and the first event whose user waits for an answer."""
+
+    source: str = ""
+    waiting_from: int | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        source, _, offset = text.partition(WAITING)
+        return cls(source, int(offset) if offset.isdecimal() else None)
+
+    def __str__(self) -> str:
+        return self.source + (f"{WAITING}{self.waiting_from}" if self.waiting_from is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +91,28 @@ class OffsetTracker:
     committed: dict[TopicPartition, int] = field(default_factory=dict)
     folded: dict[TopicPartition, int] = field(default_factory=dict)  # exclusive; merged in the touched buckets
     merged: MergedOffsets = field(default_factory=lambda: {bucket: {} for bucket in range(BUCKETS)})
+    # Answered events from here on are read again, since their users may wait for an answer by the clock.
+    waiting_from: dict[TopicPartition, int] = field(default_factory=dict)
 
     def is_answered(self, partition: TopicPartition, offset: int) -> bool:
         """Whether the answer to this record is published already, so that it is only folded."""
         return offset < self.committed.get(partition, 0)
 
+    def may_wait(self, partition: TopicPartition, offset: int) -> bool:
+        """Whether this record is answered, and its user may wait for an answer by the clock."""
+        return self.waiting_from.get(partition, offset + 1) <= offset and self.is_answered(partition, offset)
+
+    def end_waiting(self, end_offsets: Mapping[TopicPartition, int]) -> None:
+        """Note that all answered events of these partitions up to `end_offsets` have been read again."""
+        for partition, offset in end_offsets.items():
+            if offset >= self.committed.get(partition, 0):
+                self.waiting_from.pop(partition, None)
+
     def check_order(self, first_offsets: Mapping[TopicPartition, int]) -> None:
         """Raise `StaleState` if a partition has gone back: its topic was recreated."""
         for partition, offset in first_offsets.items():
-            expected = self.folded[partition] if partition in self.folded else self.committed.get(partition, 0)
+            expected = self.committed.get(partition, 0)
+            expected = self.folded.get(partition, min(expected, self.waiting_from.get(partition, expected)))
             if offset < expected:
                 raise StaleState(f"{partition} should go on from {expected}. Found {offset}.")
 
@@ -135,5 +166,6 @@ class OffsetTracker:
             source = self.sources.pop(partition, None)
             self.committed.pop(partition, None)
             self.folded.pop(partition, None)
+            self.waiting_from.pop(partition, None)
             for merged in self.merged.values():
                 merged.pop(source or "", None)

@@ -71,7 +71,7 @@ class ListSpeed:
         self._client.close()
 
     def measure(self, candidates: int, users: int) -> float:
-        """Lists per second of CPU time at this number of candidates, for so many users at once."""
+        """Lists per second of CPU time at this number of candidates, for this number of users at once."""
         lists = self._settings.lists.model_copy(update={"candidates": candidates})
         settings = self._settings.model_copy(update={"lists": lists})
         builder, stores = self._make_builder(settings), open_stores(settings, [LIST], self._client)

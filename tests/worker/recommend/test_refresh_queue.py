@@ -1,10 +1,13 @@
 """The refresh queue: which users are due, for which event, without which items."""
 
 from contract.events.model import Event
+from contract.profiles.entity_updates import Arrival
 from tests.worker.events import NOW_MS, make_arrivals, make_click, make_order, make_product
+from transport.records import TopicPartition
 from worker.recommend.refresh_queue import RefreshQueue, TakenUser
 
 ALL = 100
+PARTITIONS = [TopicPartition("shop.clicks", number) for number in range(3)]
 
 
 def make_queue(*events: Event, refresh_ms: int = 1_000, waiting_max: int = 100) -> RefreshQueue:
@@ -170,3 +173,61 @@ def test_the_longest_wait_is_that_of_the_first_event_that_waits() -> None:
     assert queue.measure_wait_ms(NOW_MS + 500) == 200
     take(queue, "b")
     assert queue.measure_wait_ms(NOW_MS + 500) == 0
+
+
+def make_queue_of_partitions(*positions: tuple[str, int, int]) -> RefreshQueue:
+    """A queue of the users of clicks at these partitions and offsets."""
+    queue = make_queue()
+    for user, partition, offset in positions:
+        queue.push([make_click_at(user, partition, offset)], NOW_MS)
+    return queue
+
+
+def make_click_at(user: str, partition: int, offset: int) -> Arrival:
+    return Arrival("clicks/0", offset, make_click(f"c{offset}", user=user), "shop.clicks", partition)
+
+
+def test_the_first_event_of_each_partition_that_waits_is_found() -> None:
+    # given
+    queue = make_queue_of_partitions(("a", 0, 5), ("b", 1, 7), ("c", 0, 6), ("a", 0, 9))
+    # then
+    assert queue.find_first(PARTITIONS) == {PARTITIONS[0]: 5, PARTITIONS[1]: 7}
+    assert queue.find_first(PARTITIONS[1:]) == {PARTITIONS[1]: 7}
+    # when a user was taken, the list is not cached yet
+    queue.take(["a"], NOW_MS)
+    assert queue.find_first(PARTITIONS)[PARTITIONS[0]] == 5
+    # when others were taken since
+    queue.take(["b"], NOW_MS)
+    assert queue.find_first(PARTITIONS) == {PARTITIONS[0]: 6, PARTITIONS[1]: 7}
+    queue.take(["c"], NOW_MS)
+    queue.take([], NOW_MS)
+    assert queue.find_first(PARTITIONS) == {}
+
+
+def test_the_first_event_is_found_among_users_who_were_queued_out_of_order() -> None:
+    # given an event that was read again after a later one, and a newer event of the same user
+    queue = make_queue_of_partitions(("a", 0, 50))
+    queue.push([make_click_at("b", 0, 20)], NOW_MS, is_again=True)
+    queue.push([make_click_at("b", 0, 60)], NOW_MS)
+    # then
+    assert queue.find_first(PARTITIONS) == {PARTITIONS[0]: 20}
+    # when the user was taken and put back
+    queue.take(["b"], NOW_MS)
+    queue.put_back()
+    assert queue.find_first(PARTITIONS) == {PARTITIONS[0]: 20}
+    # when the user has a list
+    queue.take(["b"], NOW_MS)
+    queue.take([], NOW_MS)
+    assert queue.find_first(PARTITIONS) == {PARTITIONS[0]: 50}
+
+
+def test_users_leave_with_the_partition_of_their_first_event() -> None:
+    # given
+    queue = make_queue_of_partitions(("a", 0, 1), ("b", 1, 1), ("c", 1, 2), ("c", 0, 2), ("d", 0, 3))
+    queue.take(["d"], NOW_MS)
+    # when
+    queue.release({PARTITIONS[0]})
+    queue.put_back()
+    # then
+    assert queue.due(NOW_MS + 5_000, ALL) == ["b", "c"]
+    assert queue.find_first(PARTITIONS) == {PARTITIONS[1]: 1}

@@ -11,12 +11,14 @@ from contract.units import DAY_MS, MINUTE_MS
 from testkit.environment.tiny_bundle import publish_tiny, sigmoid
 from testkit.metrics import read_metric
 from tests.worker.answers import read_answers, read_messages, read_rows
-from tests.worker.browsing_harness import PURCHASE_VALUE, BrowsingHarness, make_click_record
-from tests.worker.events import FEATURES, NOW_MS, make_click, make_order, make_product, make_record, make_search
+from tests.worker.browsing_harness import PURCHASE_VALUE, SOURCES, BrowsingHarness, make_click_record
+from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_order, make_product, make_record, make_search
+from transport.records import TopicPartition
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.onnx_model import Model
 from worker.ops import metrics
 from worker.records.answers import CLICK
+from worker.records.batch import decode_records
 from worker.scoring.results import BatchResults
 
 
@@ -148,6 +150,34 @@ def test_a_list_is_built_once_in_its_interval_and_later_without_a_new_event() ->
     lists = [read_messages(results, Recommendations) for results in (first, second, third, fourth)]
     assert [len(built) for built in lists] == [1, 0, 1, 0]
     assert item_ids(lists[2][0])[0] == "i1"
+
+
+def test_a_user_who_waits_again_gets_a_list_with_an_id_of_its_own() -> None:
+    # given a click that brought a list, and one of a guest
+    lane = BrowsingHarness()
+    records = [make_click_record("c1", "i0", "a"), make_click_record("c2", "i0", "", 1)]
+    first = only_list(lane.answer(*records))
+    batch = decode_records(records, KINDS, SOURCES, ("orders",))
+    # when they are read again, because the list may be lost
+    lane.scorer.wait_again(batch, batch.arrivals, NOW_MS)
+    # then
+    again = only_list(lane.answer())
+    assert (again.user_id, again.source_ms) == (first.user_id, first.source_ms)
+    assert again.recommendation_id != first.recommendation_id
+
+
+def test_a_user_who_waits_already_does_not_wait_again_for_an_earlier_event() -> None:
+    # given a user who waits because of the second click
+    lane = BrowsingHarness()
+    records = [make_click_record("c1", "i0", "a"), make_click_record("c2", "i1", "a", 1)]
+    lane.answer(*records, refresh_max=0)
+    batch = decode_records(records[:1], KINDS, SOURCES, ("orders",))
+    # when
+    lane.scorer.wait_again(batch, batch.arrivals, NOW_MS)
+    # then
+    assert lane.scorer.find_waiting([TopicPartition("shop.clicks", 0)]) == {TopicPartition("shop.clicks", 0): 0}
+    ((_, scored),) = read_answers(lane.answer(), Recommendations)
+    assert scored.offset == 1
 
 
 def test_a_list_is_cut_to_its_length(model: Model) -> None:

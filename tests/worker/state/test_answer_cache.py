@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from prometheus_client import Histogram
 
 from contract.messages import Ranking, Recommendations, read_recommendations
 from contract.settings.worker import ListSettings
@@ -178,3 +179,30 @@ def test_entries_from_before_the_caches_got_their_own_server_are_deleted_too(
     for server in (client, cache_client):
         assert server.pipeline([("EXISTS", cache.key(answer)) for answer in answers]) == [0, 0]
     cache_client.close()
+
+
+def test_the_event_times_of_readable_lists_are_read(cache: AnswerCache, client: RedisClient) -> None:
+    # given a list, none, a value that is no list, and a key of another type
+    cache.write([make_list("a", 1_700_000_000_000)])
+    client.pipeline([("SET", "shop:rec:c", "{"), ("LPUSH", "shop:rec:d", "x")])
+    # then
+    assert cache.read_source_ms(LIST, ["a", "b", "c", "d"]) == {"a": 1_700_000_000_000}
+    assert cache.read_source_ms(LIST, []) == {}
+
+
+def test_the_age_of_a_list_is_observed_when_it_is_written(client: RedisClient) -> None:
+    # given
+    cache = AnswerCache(client=client, prefix="shop:", lists=ListSettings(ttl_s=60), clock_s=lambda: 1_700_000_003.0)
+    count, total = read_histogram(metrics.LIST_AGE_SECONDS)
+    # when the list of an event of three seconds ago is written, and a ranking
+    cache.write([make_list("a", 1_700_000_000_000), make_ranking("q")])
+    # then
+    after_count, after_total = read_histogram(metrics.LIST_AGE_SECONDS)
+    assert after_count - count == 1
+    assert after_total - total == pytest.approx(3.0)
+
+
+def read_histogram(histogram: Histogram) -> tuple[float, float]:
+    """The number and the sum of what was observed."""
+    values = {sample.name: sample.value for metric in histogram.collect() for sample in metric.samples}
+    return values["shopstream_list_age_seconds_count"], values["shopstream_list_age_seconds_sum"]

@@ -7,7 +7,14 @@ import pytest
 from contract.errors import LostLog, StaleState
 from contract.hashing import BUCKETS
 from transport.records import PartitionOffsets, TopicPartition
-from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
+from worker.state.offsets import (
+    OffsetMetadata,
+    OffsetTracker,
+    StartOffsets,
+    find_start,
+    raise_if_log_replaced,
+    raise_if_lost,
+)
 
 ORDERS = TopicPartition("shop.orders", 3)
 WATCHED = TopicPartition("shop.clicks", 0)
@@ -164,6 +171,36 @@ def test_committed_but_unmerged_records_may_be_read_again() -> None:
     tracker.committed[ORDERS] = 8
     # then
     tracker.check_order({ORDERS: 5})
+
+
+@pytest.mark.parametrize("partition", [ORDERS, WATCHED])
+def test_answered_events_whose_users_may_wait_are_read_again(partition: TopicPartition) -> None:
+    # given a recovery that reads from 3, with answers up to 8
+    tracker = make_tracker(8)
+    tracker.waiting_from[partition] = 3
+    tracker.folded.pop(ORDERS)
+    # then
+    tracker.check_order({partition: 3})
+    assert [offset for offset in range(10) if tracker.may_wait(partition, offset)] == [3, 4, 5, 6, 7]
+    # when a part of them has been read, and then all
+    tracker.end_waiting({partition: 7})
+    assert tracker.may_wait(partition, 7)
+    tracker.end_waiting({partition: 8})
+    assert not tracker.may_wait(partition, 7)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "text"),
+    [
+        (OffsetMetadata("clicks~mXk2/3", 17), "clicks~mXk2/3 waiting=17"),
+        (OffsetMetadata("clicks/3", None), "clicks/3"),
+        (OffsetMetadata("", 0), " waiting=0"),
+        (OffsetMetadata(), ""),
+    ],
+)
+def test_the_metadata_of_a_commit_are_read_back(metadata: OffsetMetadata, text: str) -> None:
+    assert str(metadata) == text
+    assert OffsetMetadata.read(text) == metadata
 
 
 def test_a_dropped_partition_leaves_no_offsets() -> None:

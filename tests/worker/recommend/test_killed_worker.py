@@ -1,0 +1,81 @@
+"""A worker that is killed while users wait for lists: its successor makes them."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.messages import to_json
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
+from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.run_environment import RunEnvironment
+from tests.kafka import BlockingProducer
+from tests.worker.events import make_click, make_product
+from tests.worker.probes.worker_process import WorkerProcess
+from worker.redis.client import RedisClient
+
+pytestmark = pytest.mark.apache_kafka
+
+USERS = [f"u{n}" for n in range(4_000)]
+ITEMS = 5
+# Few lists go with a batch while there is a backlog, so that most users of the batches that are committed wait.
+FEW_LISTS = {"SHOPSTREAM_LISTS__BATCH_SHARE": "0.001", "SHOPSTREAM_WORKER__BATCH_MAX": "400"}
+
+
+class Shop:
+    """A backlog of clicks, each of another user, and the lists in Redis."""
+
+    def __init__(self, environment: RunEnvironment, client: RedisClient) -> None:
+        self.environment, self._client = environment, client
+        topics, now_ms = environment.topics, time.time_ns() // 1_000_000
+        with BlockingProducer(environment.kafka.bootstrap) as producer:
+            products = [make_product(f"i{n}", ts_ms=now_ms) for n in range(ITEMS)]
+            producer.send(topics.products, [(product.item_id, to_json(product)) for product in products])
+            clicks = [make_click(f"c-{u}", f"i{n % ITEMS}", user=u, ts_ms=now_ms) for n, u in enumerate(USERS)]
+            producer.send(topics.clicks, [(click.user_id, to_json(click)) for click in clicks])
+
+    def start_worker(self) -> WorkerProcess:
+        worker = WorkerProcess(self.environment, lane="browsing", variables=FEW_LISTS)
+        worker.start()
+        return worker
+
+    def count_committed(self) -> int:
+        """The number of clicks that are committed."""
+        log, topics = KafkaLog(bootstrap=self.environment.kafka.bootstrap), self.environment.topics
+        ends = log.read_end_offsets([topics.clicks])
+        committed = log.read_committed_offsets(self.environment.group_id("browsing"), ends)
+        return sum(max(0, offset) for offset in committed.values())
+
+    def count_lists(self) -> int:
+        """The number of users with a list."""
+        replies = self._client.pipeline([("EXISTS", f"{self.environment.redis_prefix}rec:{user}") for user in USERS])
+        return sum(replies)
+
+
+@pytest.fixture
+def shop(apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path) -> Iterator[Shop]:
+    redis_server.flush()
+    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
+    environment.create_topics()
+    client = RedisClient(url=redis_server.url, timeout_s=20)
+    yield Shop(environment, client)
+    client.close()
+
+
+def test_users_who_wait_in_a_killed_worker_get_their_lists_from_the_next_one(shop: Shop) -> None:
+    # given a worker that is killed within a backlog
+    worker = shop.start_worker()
+    try:
+        worker.wait_for(lambda: shop.count_committed() > 0)
+    finally:
+        worker.kill()
+    assert shop.count_lists() < shop.count_committed()
+    # when
+    worker = shop.start_worker()
+    try:
+        worker.wait_for(lambda: shop.count_lists() == len(USERS))
+    # then
+    finally:
+        worker.kill()
