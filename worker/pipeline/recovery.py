@@ -86,6 +86,7 @@ class Recovery:
             )
             for partition in requested
         }
+        self._record_history_starts(sources.values(), merged)
         self._record_log_starts(sources, partition_offsets, starts, merged)
         for partition, start in starts.items():
             log.info(
@@ -216,6 +217,17 @@ class Recovery:
             )
             metrics.LOST_LOG_RECORDS.inc(start.lost)
         return start
+
+    def _record_history_starts(self, sources: Iterable[str], merged: MergedOffsets) -> None:
+        """Record which sources have their histories from the first event on: not those that an older release folded."""
+        known = self._profiles.read_history_starts()
+        starts = {
+            source: max((offsets.get(source, 0) for offsets in merged.values()), default=0)
+            for source in sources
+            if source not in known
+        }
+        if starts:
+            self._profiles.write_history_starts(starts)
 
     def _record_log_starts(
         self,
