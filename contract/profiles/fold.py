@@ -312,9 +312,13 @@ def read_entity(state, e, now_ms, scratch, out, recent):  # type: ignore[no-unty
 
 @jit
 def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash, link_slots):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `UpdateBatch`
-    """Fold N arrivals in order. Returns each update's aggregates before its arrival: (T, COLUMNS) and (T, RING)."""
+    """Fold N arrivals in order. Returns each update's aggregates before its arrival: (T, COLUMNS) and (T, RING).
+
+    Also what it did with each update (T): 0: it does not count, 1: it counts, 2: its slice begins with it.
+    """
     before = np.zeros((len(entity), COLUMNS), np.float64)
     recent = np.zeros((len(entity), RING_SIZE), np.uint64)
+    counted = np.zeros(len(entity), np.uint8)
     for i in range(len(event_columns)):
         a, b = start[i], start[i + 1]
         set_time(scratch, event_columns[i, TS])
@@ -322,11 +326,12 @@ def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, even
             read_entity(state, entity[t], event_columns[i, TS], scratch, before[t], recent[t])
         for t in range(a, b):
             if is_folded[t] and fold_update(state.slices[own_slice[t]], event_columns[i], amount[t]):
+                counted[t] = 2 if state.slices[own_slice[t]].count == 1 else 1
                 linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + LINKED_MAX)]
                 own_slots = link_slots[event_columns[i, FAMILY], kind[entity[t]]]
                 seen_s = event_columns[i, TS] // 1000
                 add_links(state.slices[own_slice[t]], own_slots, linked, kind, id_hash, seen_s, state.until_s)
-    return before, recent
+    return before, recent, counted
 
 
 @jit

@@ -4,7 +4,7 @@ A batch is folded over arrays; one object for each slice would cost more than th
 sequence and `SliceWrites` a mapping of the slices of each entity by source.
 """
 
-from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from collections.abc import Container, ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, overload
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from contract.errors import BadProfile
 from contract.hashing import bucket_of
+from contract.profiles.histories import ENTRY, NO_HISTORIES, HistoryWrite, HistoryWrites
 from contract.profiles.record import LAYOUT, RECORD, new_slice
 
 Slices: TypeAlias = Mapping[str, bytes]  # source name -> record
@@ -101,7 +102,10 @@ def split_records(records: bytes) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class SliceWrites(Mapping[str, Slices]):
-    """W slices to write, sorted by bucket and entity; as a mapping, by entity and source."""
+    """W slices to write, sorted by bucket and entity; as a mapping, by entity and source.
+
+    `histories`: what to add to histories with them.
+    """
 
     entities: Sequence[str]
     sources: Sequence[str]
@@ -109,10 +113,34 @@ class SliceWrites(Mapping[str, Slices]):
     source: npt.NDArray[np.int64]  # (W) index into `sources`
     bucket: npt.NDArray[np.int64]  # (W)
     records: bytes  # concatenated
+    histories: HistoryWrites = NO_HISTORIES
 
     def buckets(self) -> set[int]:
         """The buckets that are written to."""
         return set(self.bucket.tolist())
+
+    def list_histories(self) -> list[HistoryWrite]:
+        """The writes to histories one by one."""
+        own, end = self.histories, 0
+        writes = list[HistoryWrite]()
+        for row, length, is_new in zip(own.slice.tolist(), own.length.tolist(), own.is_new.tolist(), strict=True):
+            begin, end = end, end + length * ENTRY.itemsize
+            user, source = self.entities[self.entity[row]], self.sources[self.source[row]]
+            writes.append(HistoryWrite(user, source, is_new, own.entries[begin:end]))
+        return writes
+
+    def select(self, buckets: Container[int]) -> "SliceWrites":
+        """The writes to some buckets."""
+        kept = np.array([bucket in buckets for bucket in self.bucket.tolist()], np.bool_)
+        records = np.frombuffer(self.records, RECORD)[kept].tobytes()
+        own = self.histories
+        is_own = kept[own.slice]
+        entries = np.frombuffer(own.entries, ENTRY)[np.repeat(is_own, own.length)].tobytes()
+        row = (np.cumsum(kept) - 1)[own.slice[is_own]]
+        histories = HistoryWrites(row, own.length[is_own], own.is_new[is_own], entries)
+        return SliceWrites(
+            self.entities, self.sources, self.entity[kept], self.source[kept], self.bucket[kept], records, histories
+        )
 
     def to_mapping(self) -> dict[str, dict[str, bytes]]:
         """The slices by entity and source."""

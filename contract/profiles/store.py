@@ -14,6 +14,7 @@ from contract.errors import BadProfile, StaleState
 from contract.hashing import bucket_of
 from contract.profiles.entity_updates import UpdateBatch, family_code
 from contract.profiles.fold import Aggregates, FoldState, assign_slices, fold_batch, make_scratch, read_entities
+from contract.profiles.histories import HistoryWrite, LoadedHistories, collect_histories, load_histories
 from contract.profiles.record import FAMILIES, RECORD
 from contract.profiles.slices import Slices, SliceWrites, to_columns
 
@@ -26,11 +27,17 @@ class ProfileStore(Protocol):
     def read(self, entities: Sequence[str]) -> Sequence[Slices]:
         """The slices of each entity, in the order given; as `LoadedSlices` where the store has them as columns."""
 
+    def read_histories(self, users: Sequence[str]) -> LoadedHistories:
+        """The histories of each user (`user:ID`), in the order given."""
+
     def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         """For every bucket, the merged offset of each of the sources that it has."""
 
     def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
-        """Write slices and offsets atomically by bucket; `StaleState` where a bucket's offsets are not `expected`."""
+        """Write slices, histories and offsets atomically by bucket.
+
+        Raises `StaleState` where a bucket's offsets are not `expected`.
+        """
 
 
 class InMemoryProfileStore:
@@ -38,10 +45,14 @@ class InMemoryProfileStore:
 
     def __init__(self) -> None:
         self.slices: dict[str, dict[str, bytes]] = {}
+        self.histories: dict[str, dict[str, bytes]] = {}
         self.offsets: MergedOffsets = {}
 
     def read(self, entities: Sequence[str]) -> list[Slices]:
         return [self.slices.get(entity, {}) for entity in entities]
+
+    def read_histories(self, users: Sequence[str]) -> LoadedHistories:
+        return load_histories([self.histories.get(user, {}) for user in users])
 
     def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         wanted = set(sources)
@@ -55,8 +66,18 @@ class InMemoryProfileStore:
         for entity, slices in writes.items():
             if bucket_of(entity) not in stale:
                 self.slices.setdefault(entity, {}).update(slices)
+        for write in writes.list_histories() if isinstance(writes, SliceWrites) else ():
+            if not stale or bucket_of(write.user) not in stale:
+                self._write_history(write)
         if stale:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other offsets.")
+
+    def _write_history(self, write: HistoryWrite) -> None:
+        histories = self.histories.setdefault(write.user, {})
+        if record := write.apply(histories.get(write.source, b"")):
+            histories[write.source] = record
+        else:
+            histories.pop(write.source, None)
 
     def _advance(self, bucket: int, expected: Mapping[str, int], after: Mapping[str, int]) -> bool:
         offsets = self.offsets.setdefault(bucket, {})
@@ -79,6 +100,7 @@ class FoldedBatch:
     is_folded: npt.NDArray[np.bool_]  # (T) whether the update changes it
     aggregates_before: Aggregates  # (T, AGGREGATES) of each update's entity before its event
     recent_ids: npt.NDArray[np.uint64]  # (T, RING) the same entity's latest first links, newest first
+    counted: npt.NDArray[np.uint8]  # (T) what the fold did with each update: see `fold_batch`
 
     def read_at(self, entities: Sequence[str], now_ms: Sequence[int]) -> tuple[Aggregates, npt.NDArray[np.uint64]]:
         """Aggregates and recent ids of some of the batch's entities after it, each at its own time."""
@@ -87,7 +109,7 @@ class FoldedBatch:
         return out, recent
 
     def slice_writes(self) -> SliceWrites:
-        """The slices that the batch changed."""
+        """The slices that the batch changed, and what it adds to histories."""
         is_written = np.zeros(len(self.slice_entity), np.bool_)
         is_written[self.own_slice[self.is_folded]] = True
         written = np.flatnonzero(is_written)
@@ -95,7 +117,12 @@ class FoldedBatch:
         order = np.lexsort((entity, bucket))
         rows = self.state.slices.view(np.uint8).reshape(-1, RECORD.itemsize).take(written[order], axis=0)
         source = self.slice_source[written[order]]
-        return SliceWrites(self.updates.entities, self.sources, entity[order], source, bucket[order], rows.tobytes())
+        position = np.zeros(len(self.slice_entity), np.int64)
+        position[written[order]] = np.arange(len(written))
+        histories = collect_histories(self.updates, self.counted, self.own_slice, position)
+        return SliceWrites(
+            self.updates.entities, self.sources, entity[order], source, bucket[order], rows.tobytes(), histories
+        )
 
 
 def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.bool_] | None = None) -> FoldedBatch:
@@ -114,7 +141,7 @@ def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.
     slices = loaded.to_array(len(order) - len(loaded_source))
     state = FoldState(slices, find_families(sources, source), order, start, t.erased_ids, t.erased_until_s)
     is_folded = t.is_folded if mask is None else t.is_folded & mask
-    aggregates, recent = fold_batch(
+    aggregates, recent, counted = fold_batch(
         state,
         make_scratch(state),
         t.start,
@@ -127,7 +154,7 @@ def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.
         t.id_hash,
         t.kinds.link_slots,
     )
-    return FoldedBatch(t, state, sources, entity, source, own_slice, is_folded, aggregates, recent)
+    return FoldedBatch(t, state, sources, entity, source, own_slice, is_folded, aggregates, recent, counted)
 
 
 def find_families(sources: Sequence[str], source: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

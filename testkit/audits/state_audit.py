@@ -1,7 +1,7 @@
-"""The state audit: compares every slice in Redis with a plain oracle that folds the same log from Kafka."""
+"""The state audit: compares every slice and history in Redis with a plain oracle that folds the same log from Kafka."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -10,12 +10,13 @@ from contract.errors import BadEvent
 from contract.events.model import AHEAD_MS_MAX, Event
 from contract.events.reading import decode
 from contract.hashing import BUCKETS
+from contract.profiles.histories import history_key, user_from_history_key
 from contract.profiles.record import entity_from_key, profile_key
 from contract.redis_keys import escape_id
 from testkit.environment.kafka_log import KafkaLog, Offsets
 from testkit.environment.run_environment import RunEnvironment
 from testkit.oracle.profiles import ProfileOracle
-from testkit.oracle.records import first_difference
+from testkit.oracle.records import first_difference, history_difference
 from transport.records import Record
 from worker.kafka.admin import KafkaAdmin
 from worker.redis.client import RedisClient, to_pairs
@@ -40,18 +41,19 @@ class StateAudit:
         return source_name(kind, self._topic_ids[self._environment.topics.topic_name(kind)], partition)
 
     def find_mismatches(self, prior: ProfileOracle | None = None) -> list[str]:
-        """Each slice that differs from the oracle's, is missing or should not exist, as a sentence.
+        """Each slice or history that differs from the oracle's, is missing or should not exist, as a sentence.
 
         `prior`: an oracle that has folded records which are no longer in the log.
         """
         return self.compare(self.build_oracle(prior))
 
     def compare(self, oracle: ProfileOracle, *, only_existing_topics: bool = False) -> list[str]:
-        """Each slice that differs from the oracle's, is missing or should not exist, as a sentence.
+        """Each slice or history that differs from the oracle's, is missing or should not exist, as a sentence.
 
         `only_existing_topics`: leave out slices of topics that were deleted, which cannot be folded again.
         """
         expected, stored, erased_until = oracle.slices, dict(self.read_slices()), oracle.erased_until
+        histories, stored_histories = oracle.histories(), dict(self.read_histories())
         logs = {self.build_source_name(kind, 0).rpartition("/")[0] for kind in self._kinds}
         return [
             f"{entity} of {source}: {difference}"
@@ -62,6 +64,11 @@ class StateAudit:
                     expected.get((entity, source)), stored.get((entity, source)), erased_until
                 )
             )
+        ] + [
+            f"history of {user}, {source}: {difference}"
+            for user, source in sorted(set(stored_histories) | set(histories))
+            if (source.rpartition("/")[0] in logs or not only_existing_topics)
+            and (difference := history_difference(histories.get((user, source)), stored_histories.get((user, source))))
         ]
 
     def build_oracle(self, prior: ProfileOracle | None = None) -> ProfileOracle:
@@ -75,13 +82,22 @@ class StateAudit:
 
     def read_slices(self) -> Iterator[tuple[SliceName, bytes]]:
         """Every slice in Redis by entity and source; a profile under a wrong key is named `misplaced KEY`."""
+        yield from self._read("profile:", entity_from_key, profile_key)
+
+    def read_histories(self) -> Iterator[tuple[SliceName, bytes]]:
+        """Every history in Redis by user and source; one under a wrong key is named `misplaced KEY`."""
+        yield from self._read("history:", user_from_history_key, history_key)
+
+    def _read(
+        self, kind: str, parse_key: Callable[[str], str], build_key: Callable[[str], str]
+    ) -> Iterator[tuple[SliceName, bytes]]:
         prefix = self._read_prefix()
-        for keys in self._redis.scan(f"{prefix}profile:"):
+        for keys in self._redis.scan(f"{prefix}{kind}"):
             for full_key, fields in zip(keys, self._redis.pipeline([("HGETALL", key) for key in keys]), strict=True):
                 key = full_key.removeprefix(prefix)
-                entity = entity_from_key(key)
+                entity = parse_key(key)
                 for source, record in to_pairs(fields):
-                    yield (entity if key == profile_key(entity) else f"misplaced {key}", source.decode()), record
+                    yield (entity if key == build_key(entity) else f"misplaced {key}", source.decode()), record
 
     def find_unmerged(self, ends: Offsets | None = None) -> list[str]:
         """Sources that are not merged to their end in every bucket; `ends`: those of records, if markers follow."""

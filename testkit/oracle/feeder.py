@@ -61,3 +61,9 @@ def features_as_bytes(batches: Iterable[FoldedBatch]) -> bytes:
 def read_slices(store: ProfileStore, entities: Sequence[str]) -> dict[str, dict[str, bytes]]:
     """The slices of some entities in a store; entities without slices are left out."""
     return {entity: dict(slices) for entity, slices in zip(entities, store.read(entities), strict=True) if slices}
+
+
+def read_histories(store: ProfileStore, entities: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The histories of the users among some entities in a store; users without one are left out."""
+    users = [entity for entity in entities if entity.startswith("user:")]
+    return {user: dict(own) for user, own in zip(users, store.read_histories(users), strict=True) if own}

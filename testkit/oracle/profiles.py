@@ -26,14 +26,20 @@ RING: Final = 8
 TASKS: Final = ("fraud", "brushing", "fake_review", "cancellation")
 KINDS: Final = ("user", "device", "ip", "card", "item", "seller")
 LINE_TOTAL_MAX: Final = 10**11  # a billion, in hundredths
+HISTORY: Final = 64
+CLICK, ORDER = 1, 3  # actions of a history
 
 FIRST, SECOND = 0, 1
 Links: TypeAlias = dict[int, list[str]]
+HistoryEntry: TypeAlias = tuple[int, int, int]  # an item's hash, the second, the action
 
 
 @dataclass
 class OracleSlice:
-    """The contribution of one source partition to one entity. `cells[width][number]`: count and sum of a cell."""
+    """The contribution of one source partition to one entity. `cells[width][number]`: count and sum of a cell.
+
+    `history`: of a user, the latest items; a record of its own.
+    """
 
     offset: int = -1
     count: int = 0
@@ -44,6 +50,7 @@ class OracleSlice:
     links: tuple[dict[int, int], dict[int, int]] = field(default_factory=lambda: ({}, {}))  # id -> seconds
     judged: dict[tuple[str, str], int] = field(default_factory=dict)  # task, "good" or "bad"
     orders: deque[int] = field(default_factory=lambda: deque(maxlen=RING))
+    history: deque[HistoryEntry] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     def newest_cell(self, width: str) -> int:
         return max(self.cells[width], default=0)
@@ -73,7 +80,8 @@ class ProfileOracle:
             if entity in self.erased_until and event.ts_ms <= self.erased_until[entity]:
                 continue  # skipped in the user's own profile, counted in all others
             old = self.slices.get((entity, source), OracleSlice())
-            self.slices[entity, source] = fold_event(old, source, offset, event, amount, links)
+            entries = history_entries(event) if entity.startswith("user:") else []
+            self.slices[entity, source] = fold_event(old, source, offset, event, amount, links, entries)
 
     def _find_declared_updates(self, event: Event) -> Iterator[tuple[str, int, Links]]:
         """The updates of declared entities: those of the user by amount, linked with the user, and the order's card."""
@@ -92,12 +100,24 @@ class ProfileOracle:
                 if (entity_name := name(event)) is not None:
                     yield entity_name, amount, links
 
+    def histories(self) -> dict[tuple[str, str], list[HistoryEntry]]:
+        """The history of each user and source that has one."""
+        return {name: list(own.history) for name, own in self.slices.items() if own.history}
+
     def slices_of(self, entity: str) -> dict[str, OracleSlice]:
         """The slices of an entity by source."""
         return {source: entity_slice for (name, source), entity_slice in self.slices.items() if name == entity}
 
 
-def fold_event(state: OracleSlice, source: str, offset: int, event: Event, amount: int, links: Links) -> OracleSlice:
+def fold_event(
+    state: OracleSlice,
+    source: str,
+    offset: int,
+    event: Event,
+    amount: int,
+    links: Links,
+    entries: list[HistoryEntry],
+) -> OracleSlice:
     """The slice after an event; events that it includes already are skipped, and a slice past the horizon is reset."""
     if offset <= state.offset:
         return state
@@ -122,7 +142,18 @@ def fold_event(state: OracleSlice, source: str, offset: int, event: Event, amoun
     for ring, idents in links.items():
         for ident in idents:
             add_link(state.links[ring], hash_id(ident), event.ts_ms // 1000)
+    state.history.extend(entries)
     return state
+
+
+def history_entries(event: Event) -> list[HistoryEntry]:
+    """What an event adds to its user's history: the clicked item, or each distinct item of an order."""
+    if isinstance(event, Click):
+        return [(hash_id(f"item:{event.item_id}"), event.ts_ms // 1000, CLICK)]
+    if isinstance(event, Order):
+        items = dict.fromkeys(line.item_id for line in event.lines if line.item_id)
+        return [(hash_id(f"item:{item}"), event.ts_ms // 1000, ORDER) for item in items]
+    return []
 
 
 def add_to_cells(state: OracleSlice, ts_ms: int, amount: int) -> None:

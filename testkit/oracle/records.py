@@ -6,12 +6,15 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from contract.hashing import hash_id
-from testkit.oracle.profiles import FIRST, RING, SECOND, TASKS, WIDTHS_MS, OracleSlice, ProfileOracle
+from contract.profiles.histories import HISTORY_LAYOUT as HISTORY_LAYOUT_NUMBER
+from testkit.oracle.profiles import FIRST, RING, SECOND, TASKS, WIDTHS_MS, HistoryEntry, OracleSlice, ProfileOracle
 
 # A record's bytes, little-endian and without gaps: layout; count, offset, first and last time, sum; five windows of
 # the current cell's number, two counts and two sums; two rings of eight ids and their seconds; four tasks' good and
 # bad; eight order ids and the slot of the next one.
 NO_ERASURES: Final[Mapping[str, int]] = {}
+HISTORY_LAYOUT: Final = struct.pack("<I", HISTORY_LAYOUT_NUMBER)
+ENTRY: Final = struct.Struct("<QIB")  # of a history, after its layout: an item's hash, the second, the action
 RECORD: Final = struct.Struct("<I" + "Iqqqq" + "I2I2q" * 5 + "8Q8I" * 2 + "8I" + "8QI")
 
 
@@ -131,3 +134,31 @@ def find_differences(oracle: ProfileOracle, slices: Mapping[str, Mapping[str, by
         (pair, first_difference(oracle.slices.get(pair), records.get(pair), oracle.erased_until)) for pair in pairs
     ]
     return [f"{entity} of {source}: {difference}" for (entity, source), difference in compared if difference]
+
+
+def parse_history(record: bytes) -> list[HistoryEntry]:
+    """The entries of a history's record; raises ValueError if it is none."""
+    layout, entries = record[: len(HISTORY_LAYOUT)], record[len(HISTORY_LAYOUT) :]
+    if layout != HISTORY_LAYOUT or not entries or len(entries) % ENTRY.size:
+        raise ValueError(f"no record of a history: {record!r}")
+    return [ENTRY.unpack_from(entries, at) for at in range(0, len(entries), ENTRY.size)]
+
+
+def history_difference(expected: list[HistoryEntry] | None, record: bytes | None) -> str | None:
+    """How a history differs from the oracle's, in words; None if they agree."""
+    try:
+        actual = None if record is None else parse_history(record)
+    except ValueError as error:
+        return str(error)
+    return None if actual == expected else f"history should be {expected}, was {actual}"
+
+
+def find_history_differences(oracle: ProfileOracle, histories: Mapping[str, Mapping[str, bytes]]) -> list[str]:
+    """The histories that differ, of those of the oracle and those stored (user -> source -> record)."""
+    records = {(user, source): record for user, own in histories.items() for source, record in own.items()}
+    expected = oracle.histories()
+    return [
+        f"history of {user}, {source}: {difference}"
+        for user, source in sorted(set(records) | set(expected))
+        if (difference := history_difference(expected.get((user, source)), records.get((user, source))))
+    ]

@@ -180,5 +180,9 @@ class WorkerEnvironment:
         sources = {source for ends in clean.offsets.values() for source in ends}
         own = [{source: slices[source] for source in slices if source in sources} for slices in stored]
         differing = [entity for entity, slices in zip(entities, own, strict=True) if slices != clean.slices[entity]]
+        users = [entity for entity in {*entities, *clean.histories} if entity.startswith("user:")]
+        for user, stored_histories in zip(users, store.read_histories(users), strict=True):
+            own_histories = {source: record for source, record in stored_histories.items() if source in sources}
+            differing += [f"history of {user}"] if own_histories != clean.histories.get(user, {}) else []
         merged = store.read_offsets(sources)
         return differing + [f"merged of bucket {b}" for b, ends in clean.offsets.items() if merged[b] != ends]

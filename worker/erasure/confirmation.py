@@ -17,7 +17,7 @@ from contract.profiles.record import FAMILIES
 from transport.records import TopicPartition
 from worker.erasure.owners import ErasureOwners, OwnerOffsets, describe_owners, read_owner_offsets
 from worker.erasure.progress import ErasureProgress
-from worker.erasure.slice_eraser import plan_deletion
+from worker.erasure.slice_eraser import has_erased_entries, plan_deletion
 from worker.erasure.surviving import build_copy
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
@@ -196,16 +196,21 @@ class ErasureConfirmer:
         return in_order
 
     def _filter_erased(self, passed: Sequence[ErasureRecord]) -> list[ErasureRecord]:
-        """The records whose user has no older slice in Redis; also deletes slices that no worker owns."""
+        """The records whose user has no older slice or history in Redis; also deletes those that no worker owns."""
         users = [f"user:{erasure_record.erasure.user_id}" for erasure_record in passed if erasure_record.erasure]
         live = self._live_sources() if users else set()
-        replies = self._profiles.client.pipeline([("HGETALL", self._profiles.profile_key(user)) for user in users])
+        keys = [self._profiles.profile_key(user) for user in users], self._profiles.history_keys(users)
+        replies = self._profiles.client.pipeline([("HGETALL", key) for own_keys in keys for key in own_keys])
+        hashes = [{name.decode(): record for name, record in to_pairs(reply)} for reply in replies]
         erased = list[ErasureRecord]()
-        for erasure_record, user, reply in zip(passed, users, replies, strict=True):
-            slices = {name.decode(): record for name, record in to_pairs(reply)}
-            self._delete_orphaned(user, [source for source in slices if source not in live])
+        for number, (erasure_record, user) in enumerate(zip(passed, users, strict=True)):
+            slices, histories = hashes[number], hashes[len(users) + number]
+            self._delete_orphaned(keys[0][number], [source for source in slices if source not in live])
+            self._delete_orphaned(keys[1][number], [source for source in histories if source not in live])
             until_ms = self._erasure_consumer.erasures.until_ms[user]
-            if any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live):
+            if any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live) or any(
+                has_erased_entries(record, until_ms) for s, record in histories.items() if s in live
+            ):
                 partition, offset = erasure_record.topic_partition, erasure_record.offset
                 log.warning(
                     "Erasure %s is not confirmed yet: Redis still holds older slices.",
@@ -216,10 +221,10 @@ class ErasureConfirmer:
                 erased.append(erasure_record)
         return erased
 
-    def _delete_orphaned(self, user: str, sources: Sequence[str]) -> None:
-        """Delete slices whose partition no longer exists."""
+    def _delete_orphaned(self, key: str, sources: Sequence[str]) -> None:
+        """Delete what partitions that no longer exist have left under a key."""
         if sources:
-            self._profiles.client.pipeline([("HDEL", self._profiles.profile_key(user), *sources)])
+            self._profiles.client.pipeline([("HDEL", key, *sources)])
 
     def _live_sources(self) -> set[str]:
         topics = self._event_topics.names_of(FAMILIES)

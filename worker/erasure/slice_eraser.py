@@ -2,8 +2,9 @@
 
 Events that an erasure covers have to be as if they were never folded. A slice that may contain one is deleted. If the
 slice may also contain later events, the same script call sets `merged` of its bucket back to before them, so that
-recovery folds them again, now with the erasure: there is no second way to build a slice. Slices of a history have no
-owner and no log: every worker that executes an erasure deletes those of its user.
+recovery folds them again, now with the erasure: there is no second way to build a slice. The user's latest items of a
+source are deleted and folded again together with its slice, of which they are a part. Slices of a history from before
+the topics have no owner and no log: every worker that executes an erasure deletes those of its user.
 """
 
 from collections import defaultdict
@@ -16,21 +17,24 @@ import numpy as np
 from contract.errors import StaleState
 from contract.events.model import AHEAD_MS_MAX
 from contract.hashing import bucket_of
+from contract.profiles.histories import is_history, read_entries
 from contract.profiles.record import RECORD, source_family
 from contract.profiles.store import MergedOffsets
 from transport.records import TopicPartition
 from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore
 
-# KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the expected offset ('' for none)
-# and the new one ('' to keep it); then pairs of a profile's number and the source of the slice to delete.
+# KEYS: merged:{bucket}, then the profile and the history of each user. ARGV: number of sources; for each its name, the
+# expected offset ('' for none) and the new one ('' to keep it); then pairs of a user's number and the source to delete.
 DELETE_SLICES: Final = """
 local call = redis.call
 local last = 3 * tonumber(ARGV[1]) + 1
 for at = 2, last, 3 do
   if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
 end
-for at = last + 1, #ARGV, 2 do call('HDEL', KEYS[1 + ARGV[at]], ARGV[at + 1]) end
+for at = last + 1, #ARGV, 2 do
+  for n = 2 * ARGV[at], 2 * ARGV[at] + 1 do call('HDEL', KEYS[n], ARGV[at + 1]) end
+end
 for at = 2, last, 3 do
   if ARGV[at + 2] ~= '' then call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 end
@@ -87,10 +91,8 @@ class SliceEraser:
         """Delete the slices of a history that contain erased events: they have no other writer, and no log."""
         deletions = list(self._find_deletions(until_ms, sources, include_ambiguous=False))
         if deletions:
-            keys = [self._profiles.profile_key(deletion.user) for deletion in deletions]
-            self._profiles.client.pipeline(
-                [("HDEL", key, deletion.source) for key, deletion in zip(keys, deletions, strict=True)]
-            )
+            keys = [(key, deletion.source) for deletion in deletions for key in self._keys(deletion.user)]
+            self._profiles.client.pipeline([("HDEL", key, source) for key, source in keys])
 
     def _find_deletions(
         self, until_ms: Mapping[str, int], sources: Iterable[str], include_ambiguous: bool
@@ -98,11 +100,20 @@ class SliceEraser:
         names = sorted(sources)
         if not names:
             return
-        commands = [("HMGET", self._profiles.profile_key(user), *names) for user in until_ms]
-        for (user, until), records in zip(until_ms.items(), self._profiles.client.pipeline(commands), strict=True):
-            for source, record in zip(names, records, strict=True):
+        replies = iter(
+            self._profiles.client.pipeline([("HMGET", key, *names) for user in until_ms for key in self._keys(user)])
+        )
+        for user, until in until_ms.items():
+            for source, record, history in zip(names, next(replies), next(replies), strict=True):
                 if record is not None and (deletion := plan_deletion(user, source, until, record, include_ambiguous)):
                     yield deletion
+                elif history is not None and has_erased_entries(history, until):
+                    yield SliceDeletion(user, source, until, 2**62, needs_refold=True)
+
+    def _keys(self, user: str) -> tuple[str, str]:
+        """The keys of a user's profile and history."""
+        (history_key,) = self._profiles.history_keys([user])
+        return self._profiles.profile_key(user), history_key
 
     def _refold_offsets(
         self, deletions: Sequence[SliceDeletion], sources: Mapping[TopicPartition, str]
@@ -162,7 +173,7 @@ class SliceEraser:
         self, bucket: int, deletions: Sequence[SliceDeletion], merged: Mapping[str, int], after: Mapping[str, int]
     ) -> tuple[list[str], list[Any]]:
         numbers = {user: n for n, user in enumerate(dict.fromkeys(deletion.user for deletion in deletions), 1)}
-        keys = [self._profiles.offsets_key(bucket), *map(self._profiles.profile_key, numbers)]
+        keys = [self._profiles.offsets_key(bucket), *chain.from_iterable(map(self._keys, numbers))]
         sources = sorted({deletion.source for deletion in deletions})
         guards = chain.from_iterable((s, merged.get(s, ""), after.get(s, "")) for s in sources)
         fields = chain.from_iterable((numbers[deletion.user], deletion.source) for deletion in deletions)
@@ -183,3 +194,8 @@ def plan_deletion(
     if not covered and (has_times or not include_ambiguous):
         return None
     return SliceDeletion(user, source, until_ms, offset, needs_refold=not has_times or last_ms > until_ms)
+
+
+def has_erased_entries(history: bytes, until_ms: int) -> bool:
+    """Whether a history has entries that are erased for certain, as they have seconds, or is unreadable."""
+    return not is_history(history) or bool((read_entries(history)["seen_s"] < (until_ms + 1) // 1000).any())

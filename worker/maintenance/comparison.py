@@ -1,4 +1,4 @@
-"""Compares slices of Redis with the slices that the log gives. No I/O."""
+"""Compares slices and histories of Redis with those that the log gives. No I/O."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,16 +10,17 @@ import numpy as np
 
 from contract.hashing import bucket_of
 from contract.history.sources import is_history_source
+from contract.profiles.histories import find_history_defect
 from contract.profiles.record import RECORD
 from transport.records import OffsetRange
-from worker.maintenance.record_diff import find_defect, find_first_difference
+from worker.maintenance.record_diff import find_defect, find_first_difference, find_first_different_entry
 
 DIFFERENCES_MAX: Final = 10
 SliceKey: TypeAlias = tuple[str, str]  # entity and source
 
 
 class Unchecked(StrEnum):
-    """Why a slice cannot be checked."""
+    """Why a slice or a history cannot be checked."""
 
     TRUNCATED = "retention deleted the beginning of their log"
     ORPHANED = "their topic was deleted"
@@ -27,15 +28,17 @@ class Unchecked(StrEnum):
     EXPIRED = "not written for so long that Redis may have expired them"
     ERASING = "a worker has not yet carried out an erasure"
     BEYOND_LOG = "the merged offset of their bucket is beyond the log"
+    LATE = "their histories begin later than the state: rebuild it to have them whole"
 
 
 @dataclass(slots=True)
 class VerificationResult:
-    """Counts of compared entities and slices, the first mismatches in words, and remarks for the reader."""
+    """Counts of what was compared, the first mismatches in words, and remarks for the reader."""
 
     differences_max: int = DIFFERENCES_MAX
     entities: int = 0
     slices: int = 0
+    histories: int = 0
     mismatches: int = 0
     unchecked_by_reason: Counter[Unchecked] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
@@ -48,6 +51,14 @@ class VerificationResult:
     def add(self, key: SliceKey, outcome: str | None) -> None:
         """Count one slice; `outcome` None: it is correct."""
         self.slices += 1
+        self._add_outcome(key, outcome)
+
+    def add_history(self, key: SliceKey, outcome: str | None) -> None:
+        """Count one history; `outcome` None: it is correct."""
+        self.histories += 1
+        self._add_outcome((f"history of {key[0]}", key[1]), outcome)
+
+    def _add_outcome(self, key: SliceKey, outcome: str | None) -> None:
         if isinstance(outcome, Unchecked):
             self.unchecked_by_reason[outcome] += 1
         elif outcome is not None:
@@ -64,6 +75,7 @@ class VerificationResult:
 class StateComparison:
     """The `actual` slices, the `expected` ones recomputed from the log, and the offset range of each source.
 
+    The same of histories. `has_all_histories`: of which sources the state has them from the first offset on.
     `merged_beyond`: the merged offsets beyond the end of their log, by bucket and source. How many events a slice of
     these buckets should hold is unknown.
     """
@@ -72,6 +84,9 @@ class StateComparison:
     expected: Mapping[SliceKey, bytes]
     offset_ranges: Mapping[str, OffsetRange]
     may_have_expired: Callable[[SliceKey], bool]
+    actual_histories: Mapping[SliceKey, bytes] = field(default_factory=dict)
+    expected_histories: Mapping[SliceKey, bytes] = field(default_factory=dict)
+    has_all_histories: Callable[[str], bool] = lambda _: True
     is_erasing: Callable[[SliceKey], bool] = lambda _: False
     merged_beyond: Mapping[tuple[int, str], int] = field(default_factory=dict)
     differences_max: int = DIFFERENCES_MAX
@@ -94,6 +109,8 @@ class StateComparison:
         keys = sorted({*self.actual, *self.expected})
         for key in keys:
             result.add(key, self.check_slice(key))
+        for key in sorted({*self.actual_histories, *self.expected_histories}):
+            result.add_history(key, self.check_history(key))
         result.entities = len({entity for entity, _ in keys})
         if not keys:
             result.remarks.append("Neither Redis nor the merged part of the log holds any entity of this sample.")
@@ -101,7 +118,13 @@ class StateComparison:
 
     def check_slice(self, key: SliceKey) -> str | None:
         """What is wrong with one slice; None: nothing, `Unchecked`: unknown."""
-        problem = self._find_problem(key)
+        return self._excuse(key, self._find_problem(key))
+
+    def check_history(self, key: SliceKey) -> str | None:
+        """What is wrong with one history; None: nothing, `Unchecked`: unknown."""
+        return self._excuse(key, self._find_history_problem(key))
+
+    def _excuse(self, key: SliceKey, problem: str | None) -> str | None:
         if problem is not None and self.is_erasing(key):
             return Unchecked.ERASING
         if problem is not None and (bucket_of(key[0]), key[1]) in self.merged_beyond:
@@ -126,6 +149,27 @@ class StateComparison:
         if expected is None:
             return "the slice should not be there: no event of its log concerns the entity"
         return find_first_difference(expected, actual)
+
+    def _find_history_problem(self, key: SliceKey) -> str | None:
+        actual, expected, source = self.actual_histories.get(key), self.expected_histories.get(key), key[1]
+        if actual == expected:
+            return None
+        if actual is None:
+            problem: str | None = "the history should be there, is missing"
+            if self.may_have_expired(key):
+                return Unchecked.EXPIRED
+        else:
+            if problem := find_history_defect(actual):
+                return problem
+            if source not in self.offset_ranges:
+                return self._check_orphaned(source)
+            if expected is None:
+                problem = "the history should not be there: no event of its log is an entry"
+            else:
+                problem = find_first_different_entry(expected, actual)
+        if self.offset_ranges[source].low > 0:
+            return Unchecked.TRUNCATED
+        return problem if self.has_all_histories(source) else Unchecked.LATE
 
     def _check_orphaned(self, source: str) -> str:
         """A slice of a deleted topic expires; one of a partition that its topic never had is wrong."""

@@ -1,4 +1,4 @@
-"""Recomputes the slices of some entities from the log, each up to its own last offset. No I/O."""
+"""Recomputes the slices and histories of some entities from the log, each up to its own last offset. No I/O."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -36,6 +36,7 @@ class Recomputation:
         self.wanted, self.last_offset, self._erasures = wanted, last_offset, erasures
         self._entity_kinds = entity_kinds
         self.slices: dict[str, dict[str, bytes]] = {}
+        self.histories: dict[tuple[str, str], bytes] = {}  # by user and source
         self.last_kafka_ms: dict[tuple[str, str], int] = {}  # of the last event in each slice
 
     def add(self, arrivals: Sequence[TimedArrival]) -> None:
@@ -54,8 +55,11 @@ class Recomputation:
             for e, n in zip(updates.entity.tolist(), arrival, strict=True)
         ]
         profiles = [self.slices.get(entity, {}) for entity in updates.entities]
-        for entity, slices in fold(profiles, updates, np.array(is_folded, np.bool_)).slice_writes().items():
+        writes = fold(profiles, updates, np.array(is_folded, np.bool_)).slice_writes()
+        for entity, slices in writes.items():
             self.slices.setdefault(entity, {}).update(slices)
+        for write in writes.list_histories():
+            self.histories[write.user, write.source] = write.apply(self.histories.get((write.user, write.source), b""))
 
     def _should_fold(self, entity: str, timed: TimedArrival) -> bool:
         source = timed.arrival.source

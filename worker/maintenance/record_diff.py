@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from contract.profiles.histories import read_entries
 from contract.profiles.record import FAMILIES, JUDGED_TASKS, LAYOUT, RECORD, WINDOWS, source_family
 
 CELL_NAMES: Final = ("now", "before")
@@ -29,6 +30,15 @@ def find_first_difference(expected_record: bytes, actual_record: bytes) -> str |
         if expected != actual:
             return f"{name} should be {expected}, is {actual}"
     return None
+
+
+def find_first_different_entry(expected_record: bytes, actual_record: bytes) -> str | None:
+    """The first entry, of the latest ones, in which two readable histories differ; None if they are equal."""
+    expected, actual = read_entries(expected_record), read_entries(actual_record)
+    for back, (entry, other) in enumerate(zip(expected[::-1], actual[::-1], strict=False), 1):
+        if entry != other:
+            return f"entry {back} from the end should be {entry}, is {other}"
+    return None if len(expected) == len(actual) else f"entries should be {len(expected)}, are {len(actual)}"
 
 
 def iterate_values(record: bytes) -> Iterator[tuple[str, int]]:

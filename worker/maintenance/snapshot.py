@@ -1,7 +1,7 @@
-"""A snapshot of some profiles while workers go on writing them.
+"""A snapshot of some profiles and histories while workers go on writing them.
 
-A slice is comparable with the log only together with the merged offsets of its bucket at the same moment, so both are
-read in one script, page by page. The log has to be asked for its ends after that.
+A slice, and the history that goes with it, is comparable with the log only together with the merged offsets of its
+bucket at the same moment, so all are read in one script, page by page. The log has to be asked for its ends after that.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -28,7 +28,9 @@ class ProfileSnapshot:
         self._merged_by_bucket: dict[int, list[Mapping[str, int]]] = {
             bucket: [merged] for bucket, merged in merged_before.items()
         }
+        self._history_sources: dict[str, list[str]] = {}  # by user
         self.slices: dict[SliceKey, bytes] = {}
+        self.histories: dict[SliceKey, bytes] = {}
         self.end_offsets: dict[str, int] = {}  # by source, the offset (exclusive) up to which its log is needed
         for merged in merged_before.values():
             self._extend_ends(merged)
@@ -48,6 +50,11 @@ class ProfileSnapshot:
             for source in self._sources[name]:
                 self.slices[name, source] = slices[source]
                 self._extend_ends({source: self._slice_offset(name, source) + 1})
+            self._replace_histories(name, page.histories.get(key, {}))
+
+    def has(self, entity: str) -> bool:
+        """Whether a page had the profile of an entity, or its history."""
+        return entity in self._sources
 
     def last_offset(self, entity: str, source: str) -> int:
         """The last offset that the slice should hold, if that event concerns it.
@@ -69,6 +76,13 @@ class ProfileSnapshot:
             if offset > ends.get(source, offset)
         }
 
+    def _replace_histories(self, name: str, histories: Mapping[str, bytes]) -> None:
+        for source in self._history_sources.pop(name, ()):
+            del self.histories[name, source]
+        if own := {s: record for s, record in histories.items() if source_family(s) not in self._ignored_families}:
+            self._history_sources[name] = list(own)
+            self.histories.update({(name, source): record for source, record in own.items()})
+
     def _slice_offset(self, entity: str, source: str) -> int:
         record = self.slices.get((entity, source))
         return -1 if record is None or find_defect(source, record) else slice_offset(record)
@@ -86,5 +100,7 @@ def read_snapshot(
 ) -> ProfileSnapshot:
     snapshot = ProfileSnapshot(merged_before, ignored_families)
     for page in profiles.scan_pages(wanted):
+        snapshot.add(page)
+    for page in profiles.scan_pages(lambda user: wanted(user) and not snapshot.has(user), "history"):
         snapshot.add(page)
     return snapshot

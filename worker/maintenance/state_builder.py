@@ -44,6 +44,7 @@ class StateBuilder:
         """Fold these partitions from now on, new sources from `log_starts`, known ones from their merged offsets."""
         new = {source: log_starts[partition] for partition, source in sources.items() if source not in self._log_starts}
         self._profiles.write_log_starts({source: offset for source, offset in new.items() if offset > 0})
+        self._profiles.write_history_starts(dict.fromkeys(new, 0))
         self._log_starts |= new
         self.offsets.sources = dict(sources)
         self.rewind()

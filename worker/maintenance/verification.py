@@ -1,7 +1,7 @@
-"""`python -m worker verify`: compares slices in Redis byte for byte with what their log gives, while workers run.
+"""`python -m worker verify`: compares slices and histories in Redis byte for byte with what their log gives.
 
-Each slice is recomputed up to the merged offsets that its bucket had when the slice was read. So an event that Redis
-lacks is found, and one that is folded during the scan is no mismatch.
+Workers may go on in the meantime: each slice is recomputed up to the merged offsets that its bucket had when the slice
+was read. So an event that Redis lacks is found, and one that is folded during the scan is no mismatch.
 """
 
 import logging
@@ -36,6 +36,7 @@ from worker.redis.cluster import connect
 from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_repair import is_readable
 from worker.state.profile_store import (
+    OFFSET_MAX,
     RETENTION_MIN_MS,
     RedisProfileStore,
     locate_sources,
@@ -105,7 +106,7 @@ class Verification:
         them each worker had executed is read before it.
         """
         self._profiles.refresh_generation()
-        log_starts = self._profiles.read_log_starts()
+        log_starts, history_starts = self._profiles.read_log_starts(), self._profiles.read_history_starts()
         progress = self._open_erasure_progress()
         executed = progress.read()
         sources = list(self._read_topology().partitions)
@@ -130,6 +131,9 @@ class Verification:
                 for source, record in slices.items()
             },
             offset_ranges={s: remaining_range(offset_ranges[p], log_starts.get(s, 0)) for s, p in partitions.items()},
+            actual_histories=snapshot.histories,
+            expected_histories={key: record for key, record in recomputation.histories.items() if record},
+            has_all_histories=lambda source: history_starts.get(source, OFFSET_MAX) <= log_starts.get(source, 0),
             may_have_expired=lambda key: recomputation.last_kafka_ms[key] + RETENTION_MIN_MS < now_ms,
             is_erasing=lambda key: key[0] in erasures.until_ms and key[1] in erasing_sources,
             merged_beyond=snapshot.find_merged_beyond(topology.ends()),
@@ -279,6 +283,7 @@ def format_result(result: VerificationResult) -> Iterator[str]:
     yield from result.remarks
     yield f"entities    {result.entities:>12,}"
     yield f"slices      {result.slices:>12,}"
+    yield f"histories   {result.histories:>12,}"
     yield f"mismatches  {result.mismatches:>12,}"
     for reason, count in sorted(result.unchecked_by_reason.items()):
         yield f"unchecked   {count:>12,}   {reason}"

@@ -99,6 +99,7 @@ class Recovery:
             if waiting_from is not None and waiting_from < start.committed:
                 self.offsets.waiting_from[partition] = waiting_from
                 starts[partition] = replace(start, offset=min(start.offset, waiting_from))
+        self._record_history_starts(sources.values(), merged)
         self._record_log_starts(sources, partition_offsets, starts, merged)
         for partition, start in starts.items():
             log.info(
@@ -229,6 +230,17 @@ class Recovery:
             )
             metrics.LOST_LOG_RECORDS.inc(start.lost)
         return start
+
+    def _record_history_starts(self, sources: Iterable[str], merged: MergedOffsets) -> None:
+        """Record which sources have their histories from the first event on: not those that an older release folded."""
+        known = self._profiles.read_history_starts()
+        starts = {
+            source: max((offsets.get(source, 0) for offsets in merged.values()), default=0)
+            for source in sources
+            if source not in known
+        }
+        if starts:
+            self._profiles.write_history_starts(starts)
 
     def _record_log_starts(
         self,

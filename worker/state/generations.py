@@ -172,7 +172,8 @@ class Generations:
     def _scan_unused(self, live: set[str]) -> Iterator[list[str]]:
         """The keys of generations that are not live, page by page."""
         state_key = re.compile(
-            re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$|history$|erasures$)"
+            re.escape(self.prefix)
+            + r"(?:(g\d+):)?(?:profile:\{|history:\{|merged:\{|begins$|history_begins$|history$|erasures$)"
         )
         for page in self.client.scan(self.prefix):
             named_keys = [(match[1] or FIRST, key) for key in page if (match := state_key.match(key))]

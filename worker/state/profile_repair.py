@@ -1,7 +1,7 @@
 """Deletes unreadable profiles with the merged offsets of what was in them, so that recovery folds them again.
 
-A profile is unreadable if its key holds another type, or if a slice is truncated or of another layout. A slice is a
-pure fold of its log, so deleting it loses nothing that the log still has.
+A profile is unreadable if its key holds another type, or if a slice is truncated or of another layout, or if that is so
+of the user's history. Both are a pure fold of their log, so deleting them loses nothing that the log still has.
 """
 
 import logging
@@ -9,17 +9,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from contract.hashing import bucket_of
+from contract.profiles.histories import is_history, user_from_history_key
 from contract.profiles.record import LAYOUT, RECORD, entity_from_key
 from worker.ops import metrics
 from worker.redis.client import WrongType, to_pairs
 from worker.state.profile_store import RedisProfileStore, UnreadableProfiles
 
 log = logging.getLogger(__name__)
-# KEYS: merged:{bucket}, a profile. ARGV: the sources of its unreadable slices; none: all of it, and the whole bucket's
-# offsets, since it is unknown what was in it.
+# KEYS: merged:{bucket}, a profile, and of a user the history. ARGV: the sources of what is unreadable; none: all of it,
+# and the whole bucket's offsets, since it is unknown what was in it.
 DELETE_UNREADABLE: Final = """
-if #ARGV == 0 then return redis.call('UNLINK', KEYS[1], KEYS[2]) end
-for n = 1, 2 do
+if #ARGV == 0 then return redis.call('UNLINK', unpack(KEYS)) end
+for n = 1, #KEYS do
   if redis.call('TYPE', KEYS[n]).ok == 'hash' then redis.call('HDEL', KEYS[n], unpack(ARGV)) end
 end
 return 1
@@ -27,7 +28,7 @@ return 1
 
 
 class UnreadableProfile(NamedTuple):
-    """`sources` of the slices that are unreadable; empty if the key is no hash."""
+    """`sources` of the slices and histories that are unreadable; empty if a key is no hash."""
 
     entity: str
     sources: tuple[str, ...]
@@ -42,22 +43,23 @@ class ProfileRepair:
     def find(self, entities: Iterable[str]) -> list[UnreadableProfile]:
         """Those of these profiles that are unreadable."""
         wanted, client = list(entities), self._profiles.client
-        keys = [self._profiles.profile_key(entity) for entity in wanted]
-        types = client.pipeline([("TYPE", key) for key in keys])
-        unreadable = [
-            UnreadableProfile(entity, ())
-            for entity, kind in zip(wanted, types, strict=True)
-            if kind not in (b"hash", b"none")
+        keys = [(entity, key) for entity in wanted for key in self._keys(entity)]
+        types = client.pipeline([("TYPE", key) for _, key in keys])
+        of_other_type = {
+            entity for (entity, _), kind in zip(keys, types, strict=True) if kind not in (b"hash", b"none")
+        }
+        hashes = [own for own, kind in zip(keys, types, strict=True) if kind == b"hash" and own[0] not in of_other_type]
+        sources = {entity: dict[str, None]() for entity in wanted}
+        for (entity, key), reply in zip(hashes, client.pipeline([("HGETALL", key) for _, key in hashes]), strict=True):
+            is_whole = is_readable if key == self._profiles.profile_key(entity) else is_history
+            sources[entity] |= dict.fromkeys(
+                source.decode(errors="surrogateescape") for source, record in to_pairs(reply) if not is_whole(record)
+            )
+        return [
+            UnreadableProfile(entity, tuple(sources[entity]))
+            for entity in sources
+            if sources[entity] or entity in of_other_type
         ]
-        hashes = [(entity, key) for entity, key, kind in zip(wanted, keys, types, strict=True) if kind == b"hash"]
-        replies = client.pipeline([("HGETALL", key) for _, key in hashes])
-        for (entity, _), reply in zip(hashes, replies, strict=True):
-            sources = [
-                source.decode(errors="surrogateescape") for source, record in to_pairs(reply) if not is_readable(record)
-            ]
-            if sources:
-                unreadable.append(UnreadableProfile(entity, tuple(sources)))
-        return unreadable
 
     def find_sources(self, unreadable: Iterable[UnreadableProfile]) -> set[str]:
         """The sources whose logs are folded again once these profiles are deleted."""
@@ -70,7 +72,7 @@ class ProfileRepair:
         """Delete them, each with its merged offsets in one script; the owners of its sources notice and recover."""
         calls: list[tuple[list[str], Sequence[Any]]] = [
             (
-                [self._profiles.offsets_key(bucket_of(entity)), self._profiles.profile_key(entity)],
+                [self._profiles.offsets_key(bucket_of(entity)), *self._keys(entity)],
                 [source.encode(errors="surrogateescape") for source in sources],
             )
             for entity, sources in unreadable
@@ -85,8 +87,9 @@ class ProfileRepair:
         prefix, shell = self._profiles.prefix, self._profiles.client.shell
         return (
             f"Unreadable profiles: {len(unreadable)}, in buckets {buckets}; `python -m worker verify --all` prints the "
-            f"first. Run for each: {shell} DEL '{prefix}merged:{{BUCKET}}' '{prefix}profile:{{BUCKET}}:ENTITY'; the "
-            "worker then folds it again from the log. Where it is every profile, run `python -m worker rebuild`."
+            f"first. Run for each: {shell} DEL '{prefix}merged:{{BUCKET}}' '{prefix}profile:{{BUCKET}}:ENTITY', for a "
+            f"user also '{prefix}history:{{BUCKET}}:ID'; the worker then folds it again from the log. Where it is "
+            "every profile, run `python -m worker rebuild`."
         )
 
     def entities_of(self, error: Exception) -> Sequence[str]:
@@ -95,7 +98,14 @@ class ProfileRepair:
             return error.entities
         if isinstance(error, WrongType) and error.key.startswith(f"{self._profiles.prefix}profile:"):
             return [entity_from_key(error.key)]
+        if isinstance(error, WrongType) and error.key.startswith(f"{self._profiles.prefix}history:"):
+            return [user_from_history_key(error.key)]
         return []
+
+    def _keys(self, entity: str) -> list[str]:
+        """The key of an entity's profile, and of a user's history."""
+        keys = [self._profiles.profile_key(entity)]
+        return [*keys, *self._profiles.history_keys([entity])] if entity.startswith("user:") else keys
 
 
 def is_readable(record: bytes) -> bool:

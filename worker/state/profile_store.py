@@ -13,42 +13,20 @@ import numpy.typing as npt
 from contract.errors import BadProfile, StaleState
 from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.mapping.event_topics import EventTopics
+from contract.profiles.histories import Histories, LoadedHistories, history_key_prefix
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
-from contract.redis_keys import escape_entities, escape_entity
+from contract.redis_keys import escape_entities, escape_entity, escape_ids
 from contract.units import DAY_MS
 from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.redis.client import RedisClient, WrongType, to_pairs
 from worker.state.generations import FIRST, Generations, generation_prefix, parse_generation
+from worker.state.merge_script import MERGE, PackedHistories
 
 log = logging.getLogger(__name__)
 
-# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, its minimum, number of sources; for each
-# source its name, the expected offset ('' for none) and the new one; then, packed into one string, the number of the
-# key and of the source for each slice; then all slices as one string, since an argument for each would cost the client
-# more than the rest of a write. The expiry is refreshed only when days of it have passed: it costs a third of the
-# write. `merged` is written last: where a slice fails half-way (a key of another type), its bucket stays unmerged.
-MERGE: Final = """
-local call, unpack, sub = redis.call, struct.unpack, string.sub
-local ttl, least, sources = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local index = 3 * sources + 4
-for at = 4, index - 1, 3 do
-  if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
-end
-local addresses, slices = ARGV[index], ARGV[index + 1]
-local count = #addresses / 4
-local size = #slices / count
-for n = 1, count do
-  local number, source = unpack('<I2I2', addresses, 4 * n - 3)
-  local key = KEYS[2 + number]
-  call('HSET', key, ARGV[4 + 3 * source], sub(slices, size * (n - 1) + 1, size * n))
-  if call('PTTL', key) < least then call('PEXPIRE', key, ttl) end
-end
-for at = 4, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
-return 1
-"""
 # KEYS: merged:{bucket}, then profiles of that bucket. Returns the fields of each; one script, so all of one moment.
 READ_PAGE: Final = """
 local hashes = {}
@@ -64,10 +42,11 @@ NO_SOURCE: Final = 0xFFFF << 16
 
 
 class ProfilePage(NamedTuple):
-    """Profiles of one bucket by key (without the prefix), and the bucket's merged offsets at the same moment."""
+    """Profiles and histories of one bucket by key (without the prefix), and its merged offsets at the same moment."""
 
     merged: Mapping[str, int]
     profiles: Mapping[str, Slices]
+    histories: Mapping[str, Histories]  # of users, by the key of the profile
 
 
 class UnreadableProfiles(StaleState):
@@ -99,10 +78,22 @@ class RedisProfileStore:
 
     def read_log_starts(self) -> dict[str, int]:
         """The offset at which this state begins, of each source whose log it does not have whole."""
+        return self._read_starts("begins")
+
+    def read_history_starts(self) -> dict[str, int]:
+        """The offset from which on histories have the events of each source; a state may be older than histories."""
+        return self._read_starts("history_begins")
+
+    def write_history_starts(self, starts: Mapping[str, int]) -> None:
+        """Record from which offset on histories have the events of sources that have none recorded."""
+        self.client.pipeline([("HSETNX", f"{self.prefix}history_begins", *start) for start in starts.items()])
+
+    def _read_starts(self, name: str) -> dict[str, int]:
+        key = f"{self.prefix}{name}"
         try:
-            (fields,) = self.client.pipeline([("HGETALL", self.log_starts_key)])
+            (fields,) = self.client.pipeline([("HGETALL", key)])
         except WrongType:
-            self._delete_other_type(self.log_starts_key, "begins")
+            self._delete_other_type(key, name)
             return {}
         return {
             source.decode(errors="replace"): int(offset) for source, offset in to_pairs(fields) if is_offset(offset)
@@ -132,19 +123,34 @@ class RedisProfileStore:
             records=[hashes.values],
         )
 
+    def read_histories(self, users: Sequence[str]) -> LoadedHistories:
+        command = None if self.generations is None else self.generations.serving_command
+        try:
+            hashes, reply = self.client.read_hashes(self.history_keys(users), command)
+            self._check_generation(reply)
+            histories = LoadedHistories(
+                len(users), hashes.names, hashes.hash_index, hashes.name_index, hashes.lengths, bytes(hashes.values)
+            )
+            histories.check()
+        except (WrongType, BadProfile) as error:
+            raise UnreadableProfiles(f"Histories should be readable. Found: {error}", users) from error
+        return histories
+
     def scan(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Slices]]:
         """The key (without the prefix) and the slices of each wanted entity's profile; see `scan_pages`."""
         for page in self.scan_pages(wanted):
             yield from page.profiles.items()
 
-    def scan_pages(self, wanted: Callable[[str], bool]) -> Iterator[ProfilePage]:
+    def scan_pages(self, wanted: Callable[[str], bool], kind: str = "profile") -> Iterator[ProfilePage]:
         """The profiles of wanted entities, unchecked, in pages of one bucket each.
 
-        A profile that exists during the whole scan is returned at least once; a later page replaces an earlier one.
+        `kind`: the keys to scan, `profile` or `history`: the profiles of users with a history, absent ones too. What
+        exists during the whole scan is returned at least once; a later page replaces an earlier one.
         """
         keys_by_tag = defaultdict[str, list[str]](list)
-        for page in self.client.scan(f"{self.prefix}profile:"):
-            for key in page:
+        for page in self.client.scan(f"{self.prefix}{kind}:"):
+            keys = page if kind == "profile" else [key for own in page if (key := self._profile_key_of(own))]
+            for key in keys:
                 if wanted(entity_from_key(key)):
                     keys_by_tag[hash_tag(key, self.prefix)].append(key)
             full = {tag: keys_by_tag.pop(tag) for tag, keys in list(keys_by_tag.items()) if len(keys) >= PAGE_KEYS}
@@ -155,15 +161,28 @@ class RedisProfileStore:
         for tag, all_keys in keys_by_tag.items():
             for start in range(0, len(all_keys), PAGE_KEYS):
                 keys = all_keys[start : start + PAGE_KEYS]
-                (reply,) = self.client.run_script(READ_PAGE, [([f"{self.prefix}merged:{tag}", *keys], [])])
-                offsets, *profiles = [to_pairs(fields) for fields in reply]
+                histories = {key: own for key in keys if (own := self._history_key_of(key))}
+                all_of_page = [f"{self.prefix}merged:{tag}", *keys, *histories.values()]
+                (reply,) = self.client.run_script(READ_PAGE, [(all_of_page, [])])
+                offsets, *hashes = [to_pairs(fields) for fields in reply]
+                named = [
+                    (key.removeprefix(self.prefix), {source.decode(): record for source, record in pairs})
+                    for key, pairs in zip([*keys, *histories], hashes, strict=True)
+                ]
                 yield ProfilePage(
                     merged={source.decode(): int(offset) for source, offset in offsets if is_offset(offset)},
-                    profiles={
-                        key.removeprefix(self.prefix): {source.decode(): record for source, record in slices}
-                        for key, slices in zip(keys, profiles, strict=True)
-                    },
+                    profiles=dict(named[: len(keys)]),
+                    histories={key: own for key, own in named[len(keys) :] if own},
                 )
+
+    def _history_key_of(self, profile_key: str) -> str | None:
+        """The key of the history that goes with a profile under this key; None for one that is not of a user."""
+        match = re.fullmatch(r"profile:(\{[^{}]+\}):user:(.*)", profile_key.removeprefix(self.prefix))
+        return f"{self.prefix}history:{match[1]}:{match[2]}" if match else None
+
+    def _profile_key_of(self, history_key: str) -> str | None:
+        match = re.fullmatch(r"history:(\{[^{}]+\}):(.*)", history_key.removeprefix(self.prefix))
+        return f"{self.prefix}profile:{match[1]}:user:{match[2]}" if match else None
 
     def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         wanted = sorted(sources)
@@ -188,6 +207,9 @@ class RedisProfileStore:
         keys, number = self._number_keys(written)
         key_numbers, records = number[:-1] - number[bounds[written.bucket]], memoryview(written.records)
         addresses: dict[tuple[str, ...], bytes] = {}  # of all slices, by list of sources, mostly one
+        histories = PackedHistories(written, bounds)
+        history_users = [written.entities[entity] for entity in written.entity[written.histories.slice].tolist()]
+        history_keys = self.history_keys(history_users, written.bucket[written.histories.slice].tolist())
         calls = []
         for bucket, positions in after.items():
             first, last = int(bounds[bucket]), int(bounds[bucket + 1])
@@ -206,9 +228,19 @@ class RedisProfileStore:
                 *guards,
                 addresses[sources][4 * first : 4 * last],
                 slices,
+                *histories.arguments(bucket),
             ]
-            calls.append(([self.offsets_key(bucket), *keys[number[first] : number[last]]], arguments))
+            begin, end = histories.range(bucket)
+            own_keys = [*keys[number[first] : number[last]], *history_keys[begin:end]]
+            calls.append(([self.offsets_key(bucket), *own_keys], arguments))
         replies = self.client.run_script(MERGE, calls)
+        unreadable = [
+            history_users[histories.range(bucket)[0] + reply[0] - 1]
+            for bucket, reply in zip(after, replies, strict=True)
+            if isinstance(reply, list)
+        ]
+        if unreadable:
+            raise UnreadableProfiles(f"Histories should be readable. Found {len(unreadable)} that are not.", unreadable)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
 
@@ -265,6 +297,7 @@ class RedisProfileStore:
     def _set_prefix(self, prefix: str) -> None:
         self.prefix = prefix
         self._key_prefixes = [f"{prefix}{profile_key_prefix(bucket)}" for bucket in range(BUCKETS)]
+        self._history_prefixes = [f"{prefix}{history_key_prefix(bucket)}" for bucket in range(BUCKETS)]
 
     def _number_keys(self, written: SliceWrites) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The distinct keys of W slices, and the index of each slice's key (W+1); the last one is their number."""
@@ -279,6 +312,13 @@ class RedisProfileStore:
         buckets = buckets_of(hash_texts(entities)).tolist()
         parts = escape_entities(entities)
         return [self._key_prefixes[bucket] + part for bucket, part in zip(buckets, parts, strict=True)]
+
+    def history_keys(self, users: Sequence[str], buckets: Sequence[int] | None = None) -> list[str]:
+        """The keys of the histories of users (`user:ID`), whose `buckets` may be known."""
+        prefixes = self._history_prefixes
+        parts = escape_ids([user[len("user:") :] for user in users])
+        buckets = buckets_of(hash_texts(users)).tolist() if buckets is None else buckets
+        return [prefixes[bucket] + part for bucket, part in zip(buckets, parts, strict=True)]
 
     def profile_key(self, entity: str) -> str:
         """The key of an entity's profile."""

@@ -16,9 +16,9 @@ from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
 from devservers.redis_server import RedisServer
-from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, split_batches
+from testkit.oracle.feeder import ProfileFeeder, list_entities, read_histories, read_slices, split_batches
 from testkit.oracle.logs import SOURCES, draw_logs_with_erasures, latest_erasures, make_oracle
-from testkit.oracle.records import find_differences
+from testkit.oracle.records import find_differences, find_history_differences
 from transport.records import TopicPartition
 from worker.erasure.link_sweeper import LinkSweeper
 from worker.erasure.slice_eraser import SliceEraser
@@ -109,6 +109,8 @@ def test_erasing_and_refolding_equals_a_pass_that_knew_the_erasures(
     # then
     actual = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
     assert find_differences(make_oracle(arrivals, erasures), actual) == []
+    histories = read_histories(store, list_entities(arrivals))
+    assert find_history_differences(make_oracle(arrivals, erasures), histories) == []
     # and a second call has nothing to do
     assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.read_offsets(SOURCES), include_ambiguous=False)
     after_second = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}

@@ -149,7 +149,7 @@ def test_only_the_keys_of_unreadable_profiles_are_to_be_deleted(
     # then
     assert unreadable == [UnreadableProfile(USER, ("orders/3",))]
     assert f"Unreadable profiles: 1, in buckets [{BUCKET}];" in repair
-    assert "redis-cli DEL 'shop:merged:{BUCKET}' 'shop:profile:{BUCKET}:ENTITY';" in repair
+    assert "redis-cli DEL 'shop:merged:{BUCKET}' 'shop:profile:{BUCKET}:ENTITY', for a user also" in repair
 
 
 def test_the_suggested_repair_names_no_entity(profiles: RedisProfileStore, client: RedisClient) -> None:
