@@ -35,6 +35,8 @@ CMD ["python", "-m", "training", "follow"]
 
 # A build without a target builds the last stage.
 FROM base AS worker
+# A worker is one core: its matrix products should not take time from the other workers.
+ENV OPENBLAS_NUM_THREADS=1
 COPY --from=worker-environment /opt/venv /opt/venv
 COPY worker/ worker/
 EXPOSE 9100

@@ -38,6 +38,7 @@ from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneHandlers, LaneScorer, ScoringResources
 from worker.state.resources import open_stores
 from worker.state.settings_record import report_changed_settings
+from worker.state.user_histories import UserHistories
 from worker.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,13 @@ class ScoreWorker:
         stores = open_stores(settings, handlers.answer_kinds)
         self._scorer = LaneScorer(
             handlers,
-            ScoringResources(settings=settings, encoder=encoder, catalogue=catalogue, answer_cache=stores.answer_cache),
+            ScoringResources(
+                settings=settings,
+                encoder=encoder,
+                catalogue=catalogue,
+                answer_cache=stores.answer_cache,
+                user_histories=UserHistories(stores.profiles),
+            ),
         )
         self._worker = assemble(settings, self._lane, stop, scorer=self._scorer, stores=stores)
         self._progress = Progress(followed=self._collect_followed, step=lambda: self._worker.step_marker.current)

@@ -6,6 +6,8 @@ from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.profiles.record import RING_SIZE
 from contract.profiles.warmup import load_folds
+from contract.retrieval.features import HISTORY_MAX, build_features
+from contract.retrieval.item_table import ItemTable, Neighbours
 from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.redis.resp import ReplyReader
@@ -13,6 +15,8 @@ from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
 from worker.retrieval.histories import from_recent
+from worker.retrieval.kernels import find_strongest
+from worker.retrieval.nearest import find_nearest
 from worker.retrieval.popularity import Popularity
 
 REPLY = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
@@ -44,7 +48,19 @@ def warm_up_candidates() -> None:
         candidates_max=lists.candidates,
     )
     now_ms = np.zeros(1, np.int64)
+    warm_up_retrieval()
     candidates.generate(from_recent(np.zeros((1, RING_SIZE), np.uint64), now_ms), [np.zeros(0, np.int64)], [0], now_ms)
+
+
+def warm_up_retrieval() -> None:
+    """Find and describe candidates for one user of a bundle with one item."""
+    neighbours = Neighbours(np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32), 1.0)
+    one, starts = np.ones(1, np.float32), np.array([0, 1])
+    table = ItemTable(neighbours, neighbours, np.ones((1, 1), np.float32), one, one)
+    history, no_rows = np.zeros((1, 1), np.int64), np.zeros(0, np.int64)
+    find_nearest(table.vectors, table.vectors, np.zeros(1, np.float32), (no_rows, no_rows), 1)
+    find_strongest(history, tuple(neighbours), HISTORY_MAX, np.ones(1, np.bool_), no_rows, np.zeros(2, np.int64), 1)
+    build_features(table, history, table.vectors, history[0], starts)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ NEAREST_FIRST: Mapping[str, float] = {"similarity": 1.0}
 
 
 def make_model(
-    inputs: Mapping[str, tuple[int, list[str | int]]],
-    output: tuple[str, list[str | int]],
+    inputs: Mapping[str, tuple[int, Sequence[str | int]]],
+    output: tuple[str, Sequence[str | int]],
     nodes: Sequence[onnx.NodeProto],
     constants: Arrays,
 ) -> bytes:

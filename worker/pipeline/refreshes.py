@@ -51,7 +51,7 @@ class Refreshes:
     def give(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
         """The answers that are due, of users who were read with the batch."""
         self._are_unpublished = True
-        results = self._scorer.refresh(memory, now_ms, self._max)
+        results = self._retry.call("redis", lambda: self._scorer.refresh(memory, now_ms, self._max))
         self._given = len(results.answers)
         self._answer_filter.drop_erased(results)
         return results

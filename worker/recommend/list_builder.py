@@ -15,6 +15,7 @@ from contract.graphs import RECOMMEND
 from contract.hashing import hash_id
 from contract.messages import Recommendations, RecommendedItem, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
+from contract.profiles.histories import LatestItems
 from contract.profiles.store import FoldedBatch
 from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
@@ -25,7 +26,7 @@ from worker.ops import metrics
 from worker.recommend.diversity import diversify
 from worker.records.answers import LIST, Answer
 from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
-from worker.retrieval.histories import UserHistories, from_recent
+from worker.retrieval.histories import from_recent, prepend_recent
 from worker.retrieval.kernels import FRESH, SOURCES
 
 LoggedScores = dict[str, tuple[float, ...]]
@@ -73,8 +74,7 @@ class ListBuilder:
 
     Candidates that a ranker scored are in its order, and the graph scores the items of the finished lists alone; others
     are in the order of their value by the graph. `models`: those that have the graph; a shadow is scored on the items
-    of the finished lists. `histories`: of users; without them a history is the recent items of the profile. `version`:
-    of the bundle, where its model has no such graph.
+    of the finished lists. `version`: of the bundle, where its model has no such graph.
     """
 
     def __init__(
@@ -85,21 +85,25 @@ class ListBuilder:
         catalogue: Catalogue,
         candidate_generator: CandidateGenerator,
         models: ActiveModels = NO_MODELS,
-        histories: UserHistories | None = None,
         version: str = "",
     ) -> None:
         self._lists, self._encoder, self._catalogue = lists, encoder, catalogue
-        self._candidate_generator, self._histories = candidate_generator, histories
+        self._candidate_generator = candidate_generator
         self._model, self._shadow = models.serving, models.shadow
         self._version = model_version(models.serving) or version
         self._row_builder = ScoredRowBuilder(encoder.features.digest, self._version, model_version(models.shadow))
 
-    def build(self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int) -> list[Answer]:
-        """A list for each request for which there is any candidate."""
+    def build(
+        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int, histories: LatestItems | None = None
+    ) -> list[Answer]:
+        """A list for each request for which there is any candidate.
+
+        `histories`: of their users before the batch; without them a history is the recent items of the profile.
+        """
         if not requests:
             return []
         seeds = [request.seed for request in requests]
-        candidates = self._generate_candidates(requests, seeds, memory)
+        candidates = self._generate_candidates(requests, seeds, memory, histories)
         blocks = self._encoder.encode_after(memory, [request.event for request in requests], RECOMMEND.event_groups)
         ranked = self._rank(candidates, blocks)
         shadow_scores = self._score_shadow(blocks, ranked)
@@ -135,16 +139,18 @@ class ListBuilder:
         return answers
 
     def _generate_candidates(
-        self, requests: Sequence[ListRequest], seeds: Sequence[int], memory: FoldedBatch
+        self,
+        requests: Sequence[ListRequest],
+        seeds: Sequence[int],
+        memory: FoldedBatch,
+        histories: LatestItems | None,
     ) -> list[UserCandidates]:
         events = [request.event for request in requests]
         ts_ms = np.array([event.ts_ms for event in events], np.int64)
         _, recent = memory.read_at([f"user:{event.user_id}" for event in events], ts_ms.tolist())
-        histories = from_recent(recent, ts_ms)
-        if self._histories:
-            histories = self._histories.read([event.user_id for event in events]).prepend(recent, ts_ms)
+        latest = prepend_recent(histories, recent, ts_ms) if histories else from_recent(recent, ts_ms)
         bought = [self._catalogue.find(sorted(request.bought)) for request in requests]
-        return self._candidate_generator.generate(histories, bought, seeds, ts_ms)
+        return self._candidate_generator.generate(latest, bought, seeds, ts_ms)
 
     def _score(self, blocks: dict[str, Block], numbers: ItemNumbers, counts: Sequence[int]) -> Scores:
         """The scores of items (P,), of which the first `counts[0]` are for the first user; empty without a model."""

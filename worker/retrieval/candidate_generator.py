@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contract.profiles.histories import LatestItems
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.retrieval.co_visitation import ItemNeighbours, concatenate
 from worker.retrieval.exploration import FreshItems
-from worker.retrieval.histories import Histories
 from worker.retrieval.kernels import FRESH, CandidateSources, concatenate_lists, find_distinct, select_candidates
 from worker.retrieval.next_item import NextItemSource, RetrievedItems
 from worker.retrieval.popularity import Popularity
@@ -61,7 +61,7 @@ class CandidateGenerator:
 
     def generate(
         self,
-        histories: Histories,
+        histories: LatestItems,
         bought: Sequence[ItemNumbers],
         seeds: Sequence[int],
         now_ms: npt.NDArray[np.int64],

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contract.profiles.histories import LatestItems
 from contract.retrieval.features import HISTORY_MAX, build_features
 from contract.retrieval.item_table import ItemTable, Neighbours, no_neighbours
 from contract.units import DAY_MS
@@ -18,7 +19,6 @@ from worker.model.item_tables import NeighbourTable
 from worker.model.next_item_model import NextItemModel
 from worker.retrieval.bundle_items import BundleItems
 from worker.retrieval.co_visitation import WeightedNeighbours
-from worker.retrieval.histories import Histories
 from worker.retrieval.kernels import find_strongest
 from worker.retrieval.nearest import find_nearest
 
@@ -63,16 +63,16 @@ class NextItemSource:
         self._penalty = np.where(self._is_available, 0, -np.inf).astype(np.float32)
 
     def retrieve(
-        self, histories: Histories, now_ms: npt.NDArray[np.int64], bought: ItemNumbers, starts: Rows, count_max: int
+        self, histories: LatestItems, now_ms: npt.NDArray[np.int64], bought: ItemNumbers, starts: Rows, count_max: int
     ) -> RetrievedItems:
         """Items for each user, at most `SHARE` of `count_max` by each source.
 
         bought[starts[u] : starts[u + 1]]: catalogue numbers that user u does not get. `now_ms` (U,): event time.
         """
-        items, actions, seen_s = (column[:, :HISTORY_MAX] for column in histories)
-        rows = self._items.find_rows(items)
-        ages = np.maximum(now_ms[:, None] - seen_s * np.int64(1000), 0) / DAY_MS
-        users = self.model.encode(rows, actions.astype(np.int64), ages.astype(np.float32))
+        rows = self._items.find_rows(histories.items[:, :HISTORY_MAX])
+        actions = histories.actions[:, :HISTORY_MAX].astype(np.int64)
+        ages = np.maximum(now_ms[:, None] - histories.seen_s[:, :HISTORY_MAX] * np.int64(1000), 0) / DAY_MS
+        users = self.model.encode(rows, actions, ages.astype(np.float32))
         excluded = self._items.rows_of(bought).astype(np.int64)
         excluded_users = np.repeat(np.arange(len(rows)), np.diff(starts))
         count = max(int(count_max * SHARE), 1)

@@ -27,6 +27,7 @@ from worker.records.batch import Batch
 from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
+from worker.retrieval.histories import take_users
 from worker.retrieval.next_item import NextItemSource
 from worker.retrieval.popularity import Popularity
 from worker.scoring.canary_router import CanaryRouter
@@ -59,6 +60,7 @@ class ListRefresher:
             if resources.answer_cache
             else None
         )
+        self._user_histories = resources.user_histories
         self._next_item_sources = dict[str, NextItemSource]()  # by the version of the bundle
         self._stream_ms = 0
         self._router = CanaryRouter(self._build_builder(NO_MODELS))
@@ -123,6 +125,10 @@ class ListRefresher:
         """New lists for users that are due and were read with this batch; a failing list costs no other one."""
         results = BatchResults()
         users = self._queue.due(now_ms, refresh_max, memory.updates.index)
+        histories = None
+        self._queue.take([], now_ms)  # an error of the read leaves no users of an earlier batch to be put back
+        if users and self._next_item_sources and self._user_histories:
+            histories = self._user_histories.read(users)
         requests = [
             ListRequest(waiting.arrival, bought, waiting.is_again)
             for waiting, bought in self._queue.take(users, now_ms)
@@ -130,7 +136,11 @@ class ListRefresher:
         self._router.answer(
             list(range(len(requests))),
             lambda n: requests[n].event.user_id,
-            lambda builder, chunk: results.answers.extend(builder.build([requests[n] for n in chunk], memory, now_ms)),
+            lambda builder, chunk: results.answers.extend(
+                builder.build(
+                    [requests[n] for n in chunk], memory, now_ms, take_users(histories, chunk) if histories else None
+                )
+            ),
             lambda n, error, _: log_failed_list(requests[n].arrival, error),
         )
         return results

@@ -25,6 +25,7 @@ from worker.records.batch import Batch
 from worker.scoring.canary_router import CanaryRouter
 from worker.scoring.results import BatchResults
 from worker.state.answer_cache import AnswerCache
+from worker.state.user_histories import UserHistories
 
 RowsByEvent = Mapping[type[Event], Sequence[int]]  # rows of a batch's arrivals by the type of their event
 
@@ -58,7 +59,10 @@ class Scorer(Protocol):
         """The answers to the batch's arrivals `rows`."""
 
     def refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> BatchResults:
-        """At most `refresh_max` answers that are due by the clock to users who were read with the batch."""
+        """At most `refresh_max` answers that are due by the clock to users who were read with the batch.
+
+        Raises `Unavailable` before any is taken, so that it can be repeated, and `StaleState`.
+        """
 
     def take_back(self) -> None:
         """The answers of the last `refresh` were not published: they are due again."""
@@ -84,12 +88,16 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringResources:
-    """What handlers share, whichever model answers. Without `answer_cache` popular items are not written."""
+    """What handlers share, whichever model answers.
+
+    Without `answer_cache` popular items are not written; without `user_histories` those are the items of the profile.
+    """
 
     settings: Settings
     encoder: Encoder
     catalogue: Catalogue
     answer_cache: AnswerCache | None = None
+    user_histories: UserHistories | None = None
 
 
 class EventHandler(Protocol):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.quality.recommend.datasets import RecommendDataset
+from bench.quality.recommend.offline_recommender import ACTIONS
 from contract.retrieval.features import FEATURES
 from export.exporter import to_npz
 from export.next_item import export_next_item
@@ -17,9 +18,8 @@ from model.sequence.next_item import NextItemPart
 from model.sequence.ranker import CandidateRanker
 from training.next_item.candidates import RankedCases
 from training.next_item.fit import CandidateSearch, NextItemOptions, fit_next_item, refit
-from training.next_item.histories import History, build_cases, split_by_time
+from training.next_item.histories import History, build_cases, find_known_items, split_by_time
 from training.next_item.ranker_training import train_ranker
-from worker.retrieval.histories import ACTIONS
 
 EPOCHS: Final = 4
 COLUMNS: Final = {
@@ -78,8 +78,10 @@ def fit(data: RecommendDataset, seed: int, report: Callable[[str], None], withou
 def fit_reduced(history: History, options: NextItemOptions, without: str) -> NextItemPart:
     """The part with a ranker that has never seen the features of one source, whether that is better or not."""
     is_held_out = split_by_time(history)
-    cases = build_cases(history, is_held_out, new_items_only=options.new_items_only, seed=options.seed)
-    search = CandidateSearch(history.select(~is_held_out), cases, options)
+    before, new_items_only = history.select(~is_held_out), options.new_items_only
+    known = find_known_items(before)
+    cases = build_cases(history, is_held_out, known, new_items_only=new_items_only, seed=options.seed)
+    search = CandidateSearch(before, cases, options)
     encoder, epochs = search.train_best_encoder()
     used = [name not in COLUMNS[without] for name in FEATURES]
     ranked = hide(search.rank_cases(encoder), used)
@@ -101,7 +103,7 @@ def make_history(data: RecommendDataset) -> History:
     item = np.array([item_number[item] for item in items], np.int64)
     ts_ms = np.array(times, np.int64)
     order = np.lexsort((np.arange(len(user)), ts_ms, user))
-    action = np.full(len(order), ACTIONS.index(data.action), np.int8)
+    action = np.full(len(order), ACTIONS[data.action], np.int8)
     return History(user[order], item[order], ts_ms[order], action, names, data.has_times)
 
 

@@ -14,6 +14,7 @@ from contract.features.encoder import Encoder
 from contract.hashing import item_hash
 from contract.messages import read_recommendations
 from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.histories import CLICK, ORDER, LatestItems
 from contract.profiles.store import fold
 from contract.retrieval.features import HISTORY_MAX
 from contract.settings.reading import read_settings
@@ -27,13 +28,13 @@ from worker.redis.client import RedisClient
 from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
-from worker.retrieval.histories import ACTIONS, Histories
 from worker.retrieval.next_item import NextItemSource, RetrievedItems
 from worker.retrieval.popularity import Popularity
 from worker.state.answer_cache import AnswerCache
 
 LISTS: Final = ListSettings(length=20, candidates=300, explore=0.0)
 CHUNK_CASES: Final = 500
+ACTIONS: Final = {"click": CLICK, "order": ORDER}
 WITHOUT: Final = ("vector", "neighbours", "popularity", "history", "sequence")
 RECENT_ITEMS: Final = 8  # that a profile has
 NUMBER_AT: Final = 1  # where the number of a case begins in its user id
@@ -46,11 +47,11 @@ class CaseHistories:
         self._data, self._length = data, length
         self._hashes: dict[str, int] = {item: item_hash(item) for item in data.items}
 
-    def read(self, users: Sequence[str]) -> Histories:
+    def read(self, users: Sequence[str]) -> LatestItems:
         """The latest items of these users, newest first."""
         shape = len(users), HISTORY_MAX
-        histories = Histories(np.zeros(shape, np.uint64), np.zeros(shape, np.uint8), np.zeros(shape, np.uint32))
-        action = ACTIONS.index(self._data.action)
+        histories = LatestItems(np.zeros(shape, np.uint64), np.zeros(shape, np.uint8), np.zeros(shape, np.uint32))
+        action = ACTIONS[self._data.action]
         for row, user in enumerate(users):
             latest = self._data.cases[int(user[NUMBER_AT:])].history[-self._length :][::-1]
             histories.items[row, : len(latest)] = [self._hashes.get(item) or item_hash(item) for item, _ in latest]
@@ -127,8 +128,8 @@ class OfflineRecommender:
             encoder=Encoder(features),
             catalogue=self._catalogue,
             candidate_generator=generator,
-            histories=CaseHistories(data, RECENT_ITEMS if without == "history" else HISTORY_MAX),
         )
+        self._histories = CaseHistories(data, RECENT_ITEMS if without == "history" else HISTORY_MAX)
         self._answer_cache = AnswerCache(client=client, prefix="shop:", lists=LISTS)
 
     def make_lists(self) -> Iterator[Sequence[str]]:
@@ -145,7 +146,8 @@ class OfflineRecommender:
             requests.append(ListRequest(arrivals[-1], case.excluded))
         updates = to_updates(arrivals)
         folded = fold([{} for _ in updates.entities], updates)
-        self._answer_cache.write(self._list_builder.build(requests, folded, time.time_ns() // 1_000_000))
+        histories = self._histories.read([request.event.user_id for request in requests])
+        self._answer_cache.write(self._list_builder.build(requests, folded, time.time_ns() // 1_000_000, histories))
         keys = [f"shop:rec:c{number}" for number in range(first_number, first_number + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):
             yield [item.item_id for item in read_recommendations(value).items] if value else []

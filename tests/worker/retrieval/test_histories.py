@@ -2,19 +2,20 @@
 
 import numpy as np
 
-from worker.retrieval.histories import CLICK, Histories, from_recent
+from contract.profiles.histories import CLICK, LatestItems
+from worker.retrieval.histories import from_recent, prepend_recent, take_users
 
 TIMES_MS = np.array([9_000_000])
 
 
-def make_history(*items: int, width: int = 4) -> Histories:
+def make_history(*items: int, width: int = 4) -> LatestItems:
     padded = np.array([[*items, *[0] * (width - len(items))]], np.uint64)
-    return Histories(padded, (padded > 0).astype(np.uint8) * 3, (padded > 0).astype(np.uint32) * 5)
+    return LatestItems(padded, (padded > 0).astype(np.uint8) * 3, (padded > 0).astype(np.uint32) * 5)
 
 
-def prepend(history: Histories, *recent: int) -> list[tuple[int, int, int]]:
+def prepend(history: LatestItems, *recent: int) -> list[tuple[int, int, int]]:
     """The items, actions and times of the only user."""
-    joined = history.prepend(np.array([recent], np.uint64), TIMES_MS)
+    joined = prepend_recent(history, np.array([recent], np.uint64), TIMES_MS)
     return list(zip(*(column[0].tolist() for column in joined), strict=True))
 
 
@@ -31,7 +32,18 @@ def test_a_history_that_is_up_to_date_stays_as_it_is() -> None:
 def test_a_user_without_a_history_has_the_recent_items() -> None:
     recent = np.array([[7, 6, 0]], np.uint64)
 
-    assert from_recent(recent, TIMES_MS).prepend(recent, TIMES_MS).items.tolist() == [[7, 6, 0]]
+    assert prepend_recent(from_recent(recent, TIMES_MS), recent, TIMES_MS).items.tolist() == [[7, 6, 0]]
     assert [item for item, _, _ in prepend(make_history(), 7, 6)] == [7, 6, 0, 0]
-    empty = Histories(np.zeros((1, 0), np.uint64), np.zeros((1, 0), np.uint8), np.zeros((1, 0), np.uint32))
+    empty = LatestItems(np.zeros((1, 0), np.uint64), np.zeros((1, 0), np.uint8), np.zeros((1, 0), np.uint32))
     assert [item for item, _, _ in prepend(empty, 7, 6)] == [7, 6]
+
+
+def test_histories_of_some_users_are_taken_in_their_order() -> None:
+    first, second = make_history(1, 2), make_history(3)
+    both = LatestItems(
+        np.concatenate([first.items, second.items]),
+        np.concatenate([first.actions, second.actions]),
+        np.concatenate([first.seen_s, second.seen_s]),
+    )
+
+    assert take_users(both, [1, 0]).items.tolist() == [[3, 0, 0, 0], [1, 2, 0, 0]]

@@ -8,6 +8,7 @@ import pytest
 from contract.bundle import Bundle
 from contract.features.encoder import Encoder
 from contract.hashing import item_hash
+from contract.profiles.histories import CLICK, LatestItems
 from contract.settings.worker import ListSettings
 from testkit.environment.tiny_bundle import ITEMS, make_manifest
 from testkit.environment.tiny_next_item import NEAREST_FIRST, next_item_files
@@ -17,7 +18,6 @@ from worker.model.onnx_model import Model
 from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
-from worker.retrieval.histories import CLICK, Histories
 from worker.retrieval.kernels import SOURCES
 from worker.retrieval.next_item import NextItemSource
 from worker.retrieval.popularity import Popularity
@@ -25,13 +25,13 @@ from worker.retrieval.popularity import Popularity
 HISTORY_LENGTH = 64
 
 
-def make_histories(*users: Sequence[str], width: int = HISTORY_LENGTH) -> Histories:
+def make_histories(*users: Sequence[str], width: int = HISTORY_LENGTH) -> LatestItems:
     """The histories of users with these items, newest first, as clicks of one time."""
     items = np.zeros((len(users), width), np.uint64)
     for u, history in enumerate(users):
         items[u, : len(history)] = [item_hash(item) for item in history]
     is_item = items > 0
-    return Histories(items, (is_item * CLICK).astype(np.uint8), (is_item * (NOW_MS // 1000)).astype(np.uint32))
+    return LatestItems(items, (is_item * CLICK).astype(np.uint8), (is_item * (NOW_MS // 1000)).astype(np.uint32))
 
 
 class NextItemHarness:
@@ -104,6 +104,8 @@ def test_an_item_that_fills_the_history_counts_once_as_a_source(times: int) -> N
     (once,), (often,) = harness.generate(["i2"]), harness.generate(["i2"] * times, width=500)
 
     assert often.numbers.tolist() == once.numbers.tolist()
+    assert often.scores is not None
+    assert once.scores is not None
     np.testing.assert_allclose(often.scores, once.scores, atol=1e-6)
 
 
@@ -173,6 +175,8 @@ def test_users_do_not_depend_on_each_other() -> None:
     for mine, expected in zip(together, alone, strict=True):
         assert mine.numbers.tolist() == expected.numbers.tolist()
         assert mine.sources.tolist() == expected.sources.tolist()
+        assert mine.scores is not None
+        assert expected.scores is not None
         np.testing.assert_allclose(mine.scores, expected.scores, atol=1e-6)
 
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from contract.bundle import Bundle
+from contract.errors import Unavailable
 from contract.experiment import Trial
+from contract.hashing import item_hash
 from contract.messages import Recommendations
+from contract.profiles.histories import LatestItems
 from testkit.environment.tiny_bundle import make_golden, make_manifest, pack_npz, sigmoid, tiny_files
 from testkit.environment.tiny_next_item import make_next_item_golden, next_item_files
 from tests.worker.answers import read_answers, read_messages
@@ -114,3 +117,33 @@ def test_a_list_follows_the_catalogue_at_each_second() -> None:
     lane.run_periodic()
 
     assert item_ids(lane.answer(make_click_record("c1", "i0"))) == ["i2", "i1", "i0"]
+
+
+class LostHistories:
+    """Histories in a Redis that does not answer at first."""
+
+    def __init__(self) -> None:
+        self.is_available = False
+
+    def read(self, users: list[str]) -> LatestItems:
+        if not self.is_available:
+            raise Unavailable("redis should answer. Found: no answer.")
+        items = np.full((len(users), 64), item_hash("i3"), np.uint64)
+        return LatestItems(items, np.ones(items.shape, np.uint8), np.ones(items.shape, np.uint32))
+
+
+def test_a_list_reads_the_whole_history_and_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a user who saw i3 64 times, and Redis that does not answer
+    lane, histories = make_lane(load(next_item_files({"times_in_history": 1.0}))), LostHistories()
+    monkeypatch.setattr(lane.refresher, "_user_histories", histories)
+    with pytest.raises(Unavailable):
+        lane.answer(make_click_record("c1", "i0"))
+    lane.refresher.take_back()
+    assert lane.refresher.count_waiting() == 1
+    # when it answers
+    histories.is_available = True
+    results = lane.answer()
+    # then the list knows the history, and the click that came after it
+    (recommendations,) = read_messages(results, Recommendations)
+    assert recommendations.items[0].item_id == "i3"
+    assert [item.item_id for item in recommendations.items if item.why == "recent"] == ["i3", "i0"]
