@@ -85,12 +85,12 @@ def learn(history: History, options: NextItemOptions) -> tuple[NextItemPart | No
 
 
 def refit(
-    history: History, found: "CandidateSearch", ranker: CandidateRanker, epochs: int, evaluation: dict[str, float]
+    history: History, search: "CandidateSearch", ranker: CandidateRanker, epochs: int, evaluation: dict[str, float]
 ) -> NextItemPart:
     """The part with tables and network of all interactions."""
-    options = found.options
+    options = search.options
     table = build_table(history, seed=options.seed)
-    table = swap_sources(table) if found.ease_first else table
+    table = swap_sources(table) if search.ease_first else table
     encoder = train_encoder(table.vectors, history, EncoderTraining(epochs, options.seed))
     return NextItemPart(
         items=history.names,
