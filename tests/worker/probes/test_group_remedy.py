@@ -13,7 +13,7 @@ from devservers.apache_kafka import ApacheKafka
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress

@@ -18,10 +18,10 @@ from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerThread
 from transport.group_offsets import fetch_commits
 from transport.records import TopicPartition
-from worker.kafka import consumer as consumer_module
-from worker.kafka import instance_name
-from worker.kafka.consumer import GroupConsumer
-from worker.kafka.instance_name import FENCES_MAX, InstanceFenced
+from worker.group import consumer as consumer_module
+from worker.group import instance_name
+from worker.group.consumer import GroupConsumer
+from worker.group.instance_name import FENCES_MAX, InstanceFenced
 
 SESSION_MS = 6_000
 

@@ -16,9 +16,9 @@ from transport.client_log import create_client
 from transport.headers import decode_headers
 from transport.log_consumer import MISSING
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
-from worker.kafka.consumer_client import build_configuration, close_client
-from worker.kafka.instance_name import InstanceName, MemberId
-from worker.kafka.missing_partitions import WAITING_S, MissingPartitions
+from worker.group.consumer_client import build_configuration, close_client
+from worker.group.instance_name import InstanceName, MemberId
+from worker.group.missing_partitions import WAITING_S, MissingPartitions
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 
 MEMBERS = 24
 JOINED_AFTER_S = 4.0  # the broker waits three seconds for other members of the group
