@@ -75,7 +75,7 @@ class Group:
 
     def kill(self, instance: str) -> None:
         """End a member; a static one does not leave its group by that."""
-        self.members.pop(instance).consumer._consumer.close()
+        self.members.pop(instance).consumer._member.client.close()
         gc.collect()
 
     def list_partitions(self, count: int) -> set[TopicPartition]:
