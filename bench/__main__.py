@@ -69,6 +69,10 @@ BENCHES: Final = {
         "quality.small_data.command",
         "stock settings on real tables of 40,000 rows, compared with fixed defaults and LightGBM on the same features",
     ),
+    "stranger": Bench(
+        "quality.stranger.command",
+        "tables never seen before, served live by the tutorial's steps, compared with scikit-learn's gradient boosting",
+    ),
     "calibration": Bench("quality.calibration", "calibration of each task's probabilities on the simulated shop"),
     "gate": Bench("quality.gate.command", "promotion gate: harmful updates of many kinds are refused, sound ones pass"),
     "delay": Bench(

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 ESCAPED: Final = re.compile(r"[^\x20-\x7e]|[%:{}]")
+POPULAR: Final = "popular"  # in the place of a user's id: the popular list of everybody
 
 
 def escape_id(ident: str) -> str:
@@ -23,9 +24,24 @@ def escape_character(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match[0].encode())
 
 
+def escape_user_id(user_id: str) -> str:
+    """A user's id as the last part of the key of an answer: that of a user called `popular` is `%70opular`."""
+    return "%70opular" if user_id == POPULAR else escape_id(user_id)
+
+
 def unescape_id(part: str) -> str:
-    """The id that `escape_id` made this part of a key of."""
+    """The id that `escape_id` or `escape_user_id` made this part of a key of."""
     return unquote(part) if "%" in part else part
+
+
+def escape_ids(idents: Sequence[str]) -> Sequence[str]:
+    """`escape_id` of each; where none needs it, which one look at all of them tells, they are returned as given."""
+    return idents if is_plain("".join(idents)) else [escape_id(ident) for ident in idents]
+
+
+def is_plain(text: str) -> bool:
+    """Whether an id of these characters is a part of a key as it is."""
+    return text.isascii() and text.isprintable() and not any(mark in text for mark in "%:{}")
 
 
 def escape_entity(entity: str) -> str:

@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from contract.errors import Unavailable
@@ -33,10 +41,10 @@ _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,LOGIN:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={folder}/logs
 auto.create.topics.enable=false
 offsets.topic.num.partitions=4
@@ -58,6 +66,14 @@ broker.heartbeat.interval.ms=500
 log.retention.ms=-1
 """
 
+_LOGIN_PROPERTIES = """
+listener.name.login.sasl.enabled.mechanisms=PLAIN
+listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+# Who comes without a login: tests, and the node itself.
+super.users=User:ANONYMOUS
+"""
+
 
 class ApacheKafka:
     """A broker on free loopback ports; it keeps its address and records over `stop`, `kill` and `start`.
@@ -65,13 +81,18 @@ class ApacheKafka:
     It is a child process, which ends with the thread that started it. `close` removes its folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, users: Mapping[str, str] | None = None) -> None:
+        """`users`: passwords by name, for clients of `login_bootstrap`, which may do what `allow` has granted."""
         self._folder = tempfile.TemporaryDirectory(prefix="shopstream-kafka-")
-        self.port, controller = find_free_ports(2)
+        self.port, self.login_port, controller = find_free_ports(3)
         folder = Path(self._folder.name)
         shutil.copytree(format_log_folder(), folder / "logs")
         properties = folder / "server.properties"
-        properties.write_text(_PROPERTIES.format(port=self.port, controller=controller, folder=folder))
+        listeners, more = f"PLAINTEXT://{self.bootstrap}", ""
+        if users:
+            listeners += f",LOGIN://{self.login_bootstrap}"
+            more = _LOGIN_PROPERTIES.format(users=" ".join(f'user_{name}="{users[name]}"' for name in users))
+        properties.write_text(_PROPERTIES.format(listeners=listeners, controller=controller, folder=folder) + more)
         command = [*JAVA, "-cp", f"{fetch_jars()}/*", "kafka.Kafka", str(properties)]
         self.process = ChildProcess(command=command, output=folder / "broker.log")
 
@@ -79,6 +100,25 @@ class ApacheKafka:
     def bootstrap(self) -> str:
         """The value for `bootstrap.servers`."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def login_bootstrap(self) -> str:
+        """The value for `bootstrap.servers` of clients that log in with SASL/PLAIN, where there are users."""
+        return f"127.0.0.1:{self.login_port}"
+
+    def allow(self, user: str, kind: ResourceType, name: str, *operations: AclOperation) -> None:
+        """Grant a user operations on what has a name that begins with `name`."""
+        acls = [make_acl(AclBinding, user, kind, name, operation) for operation in operations]
+        admin = make_admin_client(self.bootstrap)  # a local variable, because the futures fail when the client is freed
+        for created in admin.create_acls(acls, request_timeout=REQUEST_S).values():
+            created.result()
+
+    def revoke(self, user: str, kind: ResourceType, name: str, *operations: AclOperation) -> None:
+        """Take back what `allow` has granted."""
+        acls = [make_acl(AclBindingFilter, user, kind, name, operation) for operation in operations]
+        admin = make_admin_client(self.bootstrap)
+        for deleted in admin.delete_acls(acls, request_timeout=REQUEST_S).values():
+            deleted.result()
 
     @property
     def log_folder(self) -> Path:
@@ -182,6 +222,12 @@ def await_topics(admin: AdminClient, names: Iterable[str]) -> None:
         if time.monotonic() > give_up_s:
             raise Unavailable(f"Kafka should name the topics that it created. Found none of {sorted(missing)}.")
         time.sleep(AWAIT_S)
+
+
+def make_acl(shape: Any, user: str, kind: ResourceType, name: str, operation: AclOperation) -> Any:
+    """An `AclBinding` or `AclBindingFilter` for names that begin with `name`, from any host."""
+    pattern, allows = ResourcePatternType.PREFIXED, AclPermissionType.ALLOW
+    return shape(kind, name, pattern, f"User:{user}", "*", operation, allows)
 
 
 def make_admin_client(bootstrap: str) -> AdminClient:

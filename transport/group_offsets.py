@@ -78,6 +78,17 @@ def query_committed(
         try:
             return consumer.committed(partitions, timeout=timeout_s)
         except KafkaException as error:
+            if error.args[0].code() == KafkaError._TIMED_OUT and (denied := find_denial(consumer)):
+                raise KafkaException(denied) from error
             if error.args[0].code() not in COORDINATOR_CHANGES or time.monotonic() > deadline_s:
                 raise
         time.sleep(COORDINATOR_POLL_S)
+
+
+def find_denial(consumer: Consumer) -> KafkaError | None:
+    """Why no coordinator was found, if the user may not use the group: the call itself says only that it timed out."""
+    while (message := consumer.poll(COORDINATOR_POLL_S)) is not None:
+        error = message.error()
+        if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return error
+    return None

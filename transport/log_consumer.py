@@ -19,6 +19,9 @@ from transport.records import OffsetRange, Record, TopicPartition, as_bytes
 log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
 LEADER_POLL_S: Final = 0.1
+MISSING_POLL_S: Final = 2.0
+# Of a partition or topic that does not exist.
+MISSING: Final = (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART)
 # A partition of a topic that was just created, or whose broker went away, has no leader for a moment.
 LEADER_CHANGES: Final = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -57,8 +60,38 @@ class LogConsumer:
             ]
             return {partition: fetch_offset_range(consumer, partition) for partition in partitions}
 
+    def find_missing(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Those of the partitions that do not exist; none if no broker answers."""
+        try:
+            topics = self.client.list_topics(timeout=1).topics
+        except KafkaException:
+            return set()
+        return {p for p in partitions if p.topic not in topics or p.partition not in topics[p.topic].partitions}
+
     def close(self) -> None:
         self.client.close()
+
+
+class MissingDetector:
+    """Finds out whether partitions return no record because they were deleted, while they are read."""
+
+    def __init__(self, consumer: LogConsumer) -> None:
+        self._consumer, self._suspects = consumer, set[TopicPartition]()
+        self._due_s = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """A record has arrived."""
+        self._due_s = time.monotonic() + MISSING_POLL_S
+
+    def find(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Those that two queries in a row do not find; there is one at most every `MISSING_POLL_S` without records."""
+        if time.monotonic() < self._due_s:
+            return set()
+        self.reset()
+        unknown = self._consumer.find_missing(partitions)
+        missing, self._suspects = unknown & self._suspects, unknown
+        return missing
 
 
 def create_consumer(kafka: KafkaSettings, overrides: Mapping[str, Any] | None = None) -> Consumer:

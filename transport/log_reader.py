@@ -7,12 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
-from transport.log_consumer import TIMEOUT_S, LogConsumer, position_after, raise_if_truncated, to_record
+from transport.log_consumer import (
+    MISSING,
+    TIMEOUT_S,
+    LogConsumer,
+    MissingDetector,
+    position_after,
+    raise_if_truncated,
+    to_record,
+)
 from transport.records import OffsetRange, Record, TopicPartition
 from transport.stall_detector import STALL_S, StallDetector
 from transport.topic_watcher import TopicState, TopicWatcher, list_partitions
@@ -207,16 +215,22 @@ class LogReader:
             return {partition: ends.high for partition, ends in consumer.fetch_offset_ranges(topics).items()}
 
     def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """The first offset in each partition with a Kafka timestamp of `timestamp_ms` or later; else its end."""
+        """The first offset in each partition with a Kafka timestamp of `timestamp_ms` or later; else its end.
+
+        Partitions that do not exist any more are left out.
+        """
         requested = [KafkaPartition(*partition, timestamp_ms) for partition in partitions]
         if not requested:
             return {}
+        offsets = dict[TopicPartition, int]()
         with self._consumer.request("find the offsets of a time") as consumer:
-            replies = consumer.offsets_for_times(requested, TIMEOUT_S)
-        offsets = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in replies}
-        topics_at_end = {partition.topic for partition, offset in offsets.items() if offset < 0}
-        ends = self.fetch_offset_ranges(topics_at_end)
-        return {partition: offset if offset >= 0 else ends[partition].high for partition, offset in offsets.items()}
+            for tp in consumer.offsets_for_times(requested, TIMEOUT_S):
+                if tp.error is None:
+                    offsets[TopicPartition(tp.topic, tp.partition)] = tp.offset
+                elif tp.error.code() not in MISSING:  # its offset is the time that was requested
+                    raise KafkaException(tp.error)
+        ends = self.fetch_offset_ranges({partition.topic for partition, offset in offsets.items() if offset < 0})
+        return {p: ends[p].high if offset < 0 else offset for p, offset in offsets.items() if offset >= 0 or p in ends}
 
     def earliest_timestamp_ms(self, starts: Mapping[TopicPartition, int], *, latest_ms: int) -> int | None:
         """The earliest Kafka timestamp among the first records at or after these offsets, one of each partition.
@@ -264,16 +278,20 @@ class LogReader:
         """The messages of each poll with their position, until every partition has reached its offset in `remaining`.
 
         A partition that has reached it leaves `remaining` and is read no further. A client that returns nothing for
-        `IDLE_CLIENT_S` may have lost its brokers: a new one goes on. Raises `Unavailable` after `IDLE_TIMEOUT_S`.
+        `IDLE_CLIENT_S` may have lost its brokers: a new one goes on. Raises `Unavailable` after `IDLE_TIMEOUT_S`, or
+        earlier where a partition does not exist any more.
         """
         positions = {partition: starts.get(partition, OFFSET_BEGINNING) for partition in remaining}
         self._assign(positions)
         last_message_s = client_since_s = time.monotonic()
+        detector = MissingDetector(self._consumer)
         while remaining:
             wanted = []
             for message in self._consumer.client.consume(CHUNK_RECORDS, CHUNK_WAIT_S):
-                last_message_s = client_since_s = time.monotonic()
                 partition, position = position_after(message)
+                if position >= 0:
+                    last_message_s = client_since_s = time.monotonic()
+                    detector.reset()
                 if partition not in remaining:
                     continue
                 wanted.append((partition, position, message))
@@ -282,6 +300,9 @@ class LogReader:
                 if position >= remaining[partition]:
                     del remaining[partition], positions[partition]
                     self._consumer.client.incremental_unassign([KafkaPartition(*partition)])
+            if missing := detector.find(remaining):
+                names = ", ".join(partition.log_text() for partition in sorted(missing))
+                raise Unavailable(f"Kafka should have the partitions that are read. Found none named {names}.")
             now_s = time.monotonic()
             if now_s > last_message_s + IDLE_TIMEOUT_S:
                 unread = ", ".join(map(str, sorted(remaining)))

@@ -38,6 +38,11 @@ class RecordReader:
         self.topics, self.readers = topics, readers
         self._deserializer, self._retry = deserializer, retry
         self.kinds = {topic: kinds[0] for topic, kinds in self.topics.kinds.items() if len(kinds) == 1}
+        self._typed = {
+            topic: (topic_map.kinds[0], topic_map.read_event, self.readers[topic_map.kinds[0]].takes)
+            for topic, topic_map in self.topics.maps.items()
+            if topic_map.read_event
+        }
         self._plain_kinds = {topic: kind for topic, kind in self.kinds.items() if self.is_plain(topic)}
 
     def is_plain(self, topic: str) -> bool:
@@ -78,11 +83,26 @@ class RecordReader:
             return value
         return self._retry("schema registry", lambda: deserializer.read(topic, value))
 
+    def read_typed(self, record: Record) -> tuple[str, Event] | None:
+        """The kind and the event of a record that a map reads without a document; None for any other record.
+
+        The same as `find_kind` and the kind's reader give.
+        """
+        (topic, _), _, _, value, _, _ = record
+        typed = self._typed.get(topic)
+        if typed is None or not value or (self._deserializer and is_framed(value)):
+            return None
+        kind, read_event, takes = typed
+        event = read_event(value)
+        return (kind, event) if event is not None and takes(event) else None
+
     def read(self, record: Record) -> tuple[str, Event]:
         """The kind and the event of a record; raises `BadEvent` or `Skipped`."""
         plain_kind = self._plain_kinds.get(record.topic_partition.topic)
         if plain_kind is not None:
             return plain_kind, self.readers[plain_kind].read(record.value)
+        if (typed := self.read_typed(record)) is not None:
+            return typed
         kind, document = self.find_kind(record)
         return kind, self.readers[kind].read_document(document)
 

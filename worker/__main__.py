@@ -17,6 +17,7 @@ from contract.profiles.record import FAMILIES
 from contract.programs import name_program
 from contract.settings.reading import Settings, read_settings
 from contract.shutdown import Shutdown
+from worker.ops.denied_rights import Grants, explain_denied
 from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")
@@ -37,6 +38,7 @@ def main() -> int:
 
 def run_reporting_errors(arguments: argparse.Namespace, shutdown: Shutdown) -> int:
     """0: ended as asked, 1: ended by a failure, 2: the settings are wrong, all errors listed."""
+    settings = None
     try:
         settings, features = read_settings()
         shutdown.limit_s = settings.worker.stop_s
@@ -52,7 +54,8 @@ def run_reporting_errors(arguments: argparse.Namespace, shutdown: Shutdown) -> i
             print(f"Configuration: {sentence}", file=sys.stderr)
         return 2
     except ShopstreamError as error:
-        log.critical("Ending: %s", error)
+        remedy = explain_denied(str(error), {}, Grants.of(settings.kafka)) if settings else None
+        log.critical("Ending: %s", remedy or error)
         return 1
 
 

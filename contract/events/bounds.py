@@ -37,6 +37,8 @@ def make_check(annotation: Any) -> Check:
             return partial(check_range, least=least, most=most, name="int")
         case inspect.FloatType(ge=int() | float() as lower, le=int() | float() as upper):
             return partial(check_range, least=lower, most=upper, name="float")
+        case inspect.UnionType(types=(inspect.IntType(), inspect.FloatType(gt=int() | float() as above, le=most))):
+            return partial(check_above, above=above, most=most)
         case inspect.LiteralType(values=values):
             return partial(check_choice, choices=values)
     return lambda value: value
@@ -56,6 +58,12 @@ def check_range(number: float, least: float, most: float, name: str) -> float:
     if number > most:
         raise Unreadable(f"Expected `{name}` <= {most}")
     return number
+
+
+def check_above(number: float, above: float, most: float | None) -> float:
+    if not number > above:
+        raise Unreadable(f"Expected `float` > {above}")
+    return number if most is None else check_range(number, above, most, "float")
 
 
 def check_choice(word: str, choices: tuple[Any, ...]) -> str:

@@ -43,6 +43,7 @@ from contract.events.values import (
     read_flag,
     read_integer,
     read_number,
+    read_quantity,
     read_text,
 )
 from contract.events.violations import classify_violation, place_violation
@@ -152,6 +153,8 @@ class DocumentReader:
             "shipping_country": self._read_country,
             "billing_country": self._read_country,
             "available": read_available,
+            "lines.quantity": read_quantity,
+            "vector": read_vector,
             "stock": lambda value: max(0, read_integer(value)),  # less than none is sold out, too
             "value": read_label_value,
             "attributes": self._read_attributes,
@@ -191,6 +194,8 @@ class DocumentReader:
         return tuple(idents)
 
     def _read_ip(self, value: object) -> str:
+        if isinstance(value, list):
+            value = ",".join(read_text(entry) for entry in value)
         address = self._read_address(read_text(value))
         if address is None:
             raise Unreadable("Expected a public address")
@@ -276,6 +281,10 @@ def read_label_value(value: object) -> object:
     if isinstance(value, str):
         return check_word(value)
     return float(value) if isinstance(value, bool) else read_number(value)
+
+
+def read_vector(value: object) -> tuple[float, ...]:
+    return tuple(read_number(element) for element in msgspec.convert(value, ENTRIES))
 
 
 def read_plain(bounds: Any) -> Read:

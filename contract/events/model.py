@@ -4,13 +4,14 @@ Unknown fields are ignored and missing optional ones have defaults, so that prod
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
-from msgspec.structs import force_setattr, replace
+from msgspec import Meta, Struct, defstruct
+from msgspec.structs import astuple, force_setattr, replace
 
 from contract.errors import BadEvent
 from contract.units import MINUTE_MS
@@ -28,8 +29,8 @@ TS_MS_MAX: Final = 4_102_444_800_000  # 2100-01-01: seconds of a later time woul
 REASONS: Final = {
     "empty": "the record has no value",
     "too_large": "the record is over 256 KiB",
-    "not_utf8": "the bytes are not UTF-8",
-    "not_json": "the text is not one JSON document (NaN and Infinity are not JSON)",
+    "not_utf8": "the bytes of the record, or of a required field, are not UTF-8",
+    "not_json": "the text is not one JSON document",
     "too_deep": "the document is nested deeper than 500 levels",
     "bad_schema": "the record is not data of its schema in the registry, or the registry lacks the schema",
     "missing_field": "a required field is absent",
@@ -48,6 +49,8 @@ Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Ip: TypeAlias = Annotated[str, Meta(max_length=512)]  # lists of addresses are read too
 Word: TypeAlias = Annotated[str, Meta(max_length=128)]
 Money: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+# Whole numbers stay `int`, as they are in digests of content.
+Quantity: TypeAlias = Annotated[int, Meta(ge=1, le=10_000_000)] | Annotated[float, Meta(gt=0, le=1e7)]
 Millis: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 Ids: TypeAlias = Annotated[tuple[Id, ...], Meta(max_length=LIST_ITEMS_MAX)]
 # A shop's own fields: numbers, texts, true or false, lists of numbers. Decoded without these types, since a value of
@@ -76,14 +79,17 @@ def limit_attributes(struct: "UserEvent | Product") -> None:
 def limit_attribute(value: object) -> object:
     """The value within its bounds; an empty list, which no feature reads, for one of another type."""
     match value:
-        case None | float():
-            return value
+        case float():
+            return value if math.isfinite(value) else []
+        case None:
+            return None
         case int():
             return float(value) if -LARGE_MAX <= value <= LARGE_MAX else []
         case str():
             return value[:TEXT_CHARS_MAX]
         case list() | tuple() if all(isinstance(element, NUMBER_TYPES) for element in value):
-            return [limit_attribute(element) for element in value[:LIST_ITEMS_MAX]]
+            elements = [limit_attribute(element) for element in value[:LIST_ITEMS_MAX]]
+            return [] if [] in elements else elements
     return []
 
 
@@ -141,10 +147,13 @@ class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Line(Struct, frozen=True, gc=False, kw_only=True):
-    """One position of an order; `unit_price` in the unit of its amount. The item is empty if it is a placeholder."""
+    """One position of an order; `unit_price` in the unit of its amount. The item is empty if it is a placeholder.
+
+    `quantity` may have a fraction, as of goods that are sold by weight.
+    """
 
     item_id: Id
-    quantity: Annotated[int, Meta(ge=1, le=10_000_000)]
+    quantity: Quantity
     unit_price: Money
     seller_id: Id | None = None
 
@@ -248,6 +257,7 @@ KINDS: Final[Mapping[str, type[Event]]] = {
     "judgements": Judgement,
     "erasures": Erasure,
 }
+IDENTITY_FIELDS: Final = Event.__struct_fields__  # the first of every event
 KIND_BY_TYPE: Final = {struct: kind for kind, struct in KINDS.items()}
 DELETABLE_KINDS: Final = frozenset({"products"})  # a key without a value is a tombstone there, which deletes
 DIGEST_BYTES: Final = 12
@@ -259,16 +269,17 @@ def digest_content(event: Event) -> str:
 
     Absent fields do not count, so that a release with a further optional field computes the same.
     """
-    content = {name: value for name in list_content_fields(type(event)) if (value := getattr(event, name)) is not None}
-    if "attributes" in content:
-        content["attributes"] = to_comparable(content["attributes"])
+    content = build_content_type(type(event))(*astuple(event)[len(IDENTITY_FIELDS) :])
+    if getattr(content, "attributes", None):
+        content.attributes = to_comparable(content.attributes)
     return hashlib.blake2b(to_msgpack(content), digest_size=DIGEST_BYTES).hexdigest()
 
 
 @cache  # every order has a digest
-def list_content_fields(struct: type[Event]) -> tuple[str, ...]:
-    """The fields that say what an event is about."""
-    return tuple(name for name in struct.__struct_fields__ if name not in ("event_id", "ts_ms"))
+def build_content_type(struct: type[Event]) -> Callable[..., Any]:
+    """The struct of what an event is about: its fields but the first, of which absent ones are not encoded."""
+    fields = [(name, Any, None) for name in struct.__struct_fields__[len(IDENTITY_FIELDS) :]]
+    return defstruct(f"{struct.__name__}Content", fields, omit_defaults=True, gc=False)
 
 
 def to_comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every record passes here. The checks are plain loops: `map` and generators took 
 has.
 """
 
+import math
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
@@ -37,6 +38,7 @@ class PlainForm:
             "items": self._has_items,
             "lines": self._has_lines,
             "currency": has_currency,
+            "vector": has_finite_vector,
             "shipping_country": self._has_countries,
             "account_created_ms": has_account_time,
         }
@@ -68,6 +70,8 @@ class PlainForm:
         for line in order.lines:
             if line.item_id.strip().lower() in placeholders:
                 return False
+            if type(line.quantity) is float and line.quantity.is_integer():
+                return False
             if line.seller_id is not None and line.seller_id.strip().lower() in placeholders:
                 return False
         return True
@@ -87,6 +91,10 @@ class PlainForm:
 
 def has_currency(event: Order | Product) -> bool:
     return read_currency(event.currency) == event.currency
+
+
+def has_finite_vector(product: Product) -> bool:
+    return product.vector is None or all(map(math.isfinite, product.vector))
 
 
 def has_account_time(order: Order) -> bool:

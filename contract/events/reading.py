@@ -5,8 +5,7 @@ cannot say (placeholders, addresses, codes, times) is looked up. Any other recor
 `contract.events.document` reads field by field. Both give the same event for a record in that form.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NoReturn, TypeAlias
 
 import msgspec
@@ -15,7 +14,7 @@ from contract.errors import BadEvent
 from contract.events.bounds import check_depth
 from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
-from contract.events.mending import mend
+from contract.events.mending import has_constant, load, load_damaged, mend
 from contract.events.model import KINDS, RECORD_BYTES_MAX, Event
 from contract.events.plain_form import PlainForm
 from contract.events.violations import classify_violation
@@ -24,7 +23,6 @@ from contract.tasks import Task
 
 DECODERS: Final = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
 DEFAULTS: Final = IntakeSettings()
-DIGITS_MAX: Final = 64  # of an integer in a document that msgspec does not decode
 
 
 def ignore(*_: str) -> None:
@@ -36,6 +34,7 @@ class EventReader:
 
     `tasks`: the declared tasks, by which labels are read. `on_ignored(kind, field)` is called for each value that is
     taken as absent, `on_doubtful(kind, field, found)` for each that is read although it looks like something else.
+    `takes`: whether an event whose fields have their types is the one that `read_document` gives.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class EventReader:
         self._is_plain = PlainForm(kind, intake, labels).has
         is_declared = intake.time_unit(kind) != "ms"
         self._is_typed = not is_declared and not MoneyConverter(kind, intake, ignore).is_needed
+        self.takes: Callable[[Event], bool] = self._is_plain if self._is_typed else lambda event: False
 
     def read(self, value: bytes | None) -> Event:
         """The event of a record's value; raises `BadEvent`."""
@@ -68,12 +68,8 @@ class EventReader:
                 event = self._decode(value)
                 if self._is_plain(event):
                     return event
-        except msgspec.ValidationError:
-            pass  # of another form
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            if (mended := mend(value)) == value:
-                refuse(error)
-            return self.read(mended)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # of another form, or none: the decoder of documents says which
         return self._document_reader.read(decode_document(value))
 
     def read_document(self, document: object) -> Event:
@@ -83,7 +79,7 @@ class EventReader:
                 event = msgspec.convert(document, self._struct)
                 if self._is_plain(event):
                     return event
-            except (msgspec.ValidationError, RecursionError):
+            except (msgspec.ValidationError, RecursionError, ValueError):  # the last of a decimal that is no number
                 pass  # of another form
         try:
             return self._document_reader.read(document)
@@ -92,32 +88,36 @@ class EventReader:
 
 
 def decode_document(value: bytes) -> object:
-    """The plain document of a record; raises `BadEvent`."""
+    """The plain document of a record; raises `BadEvent`.
+
+    A text that is not UTF-8 is a `DamagedText`, a number that no float can hold is infinity, and NaN is itself: whether
+    that matters depends on their fields.
+    """
     check_depth(value)
     try:
+        if not value.isascii():
+            value.decode()
         return msgspec.json.decode(value)
     except msgspec.ValidationError:
-        return decode_out_of_range(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if (mended := mend(value)) == value:
-            refuse(error)
-        return decode_document(mended)
-
-
-def decode_out_of_range(value: bytes) -> object:
-    """A document with numbers that no float can hold, as infinity: whether that matters depends on their fields."""
-    try:
-        return json.loads(mend(value), parse_constant=refuse_constant, parse_int=parse_integer)
-    except (ValueError, RecursionError) as error:
+        return decode_unusual(load, value)
+    except UnicodeDecodeError as error:
+        return decode_unusual(load_damaged, value, error)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if (mended := mend(value)) != value:
+            return decode_document(mended)
+        if has_constant(value):
+            return decode_unusual(load, value, error)
         refuse(error)
 
 
-def parse_integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= DIGITS_MAX else float(digits)
-
-
-def refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def decode_unusual(load_value: Callable[[bytes], object], value: bytes, cause: Exception | None = None) -> object:
+    """The document by a slower decoder; raises `BadEvent`, for `cause` where the value is no document at all."""
+    try:
+        return load_value(value)
+    except RecursionError as error:
+        refuse(error)
+    except ValueError as error:
+        refuse(cause or error)
 
 
 def refuse(error: Exception) -> NoReturn:

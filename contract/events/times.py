@@ -1,5 +1,6 @@
 """Times: epoch milliseconds, whatever unit a record has, and times that look like another unit than declared."""
 
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import floor
@@ -38,6 +39,9 @@ def read_whole_part(value: object) -> int:
     return read_integer(value) if number.is_integer() or abs(number) >= INTEGER_MAX else floor(number)
 
 
+ZONE_NAME: Final = re.compile(r" (UTC|GMT)$")  # as databases write it
+
+
 def is_iso(text: str) -> bool:
     """Whether a text begins like a date: `2026-11-30` or `20261130T`."""
     return "-" in text[1:8] or "T" in text
@@ -45,7 +49,7 @@ def is_iso(text: str) -> bool:
 
 def parse_iso(text: str, *, needs_zone: bool) -> int:
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat(ZONE_NAME.sub("+00:00", text.strip().upper()))
     except ValueError as error:
         raise Unreadable(f"Expected ISO 8601, got {text[:40]!r}") from error
     if needs_zone and moment.tzinfo is None:

@@ -21,11 +21,16 @@ AVAILABLE: Final = {
     **dict.fromkeys(("instock", "available", "limitedavailability", "preorder", "backorder"), True),
     **dict.fromkeys(("outofstock", "soldout", "unavailable", "notavailable", "discontinued"), False),
 }
+NOT_UTF8: Final = "bytes that are not UTF-8"
 MARKS: Final = str.maketrans("", "", " _-")
 
 
 class Unreadable(ShopstreamError):
     """A value that cannot be read as its field's type; the message says what should be there, in msgspec's words."""
+
+
+class DamagedText:
+    """A text of a record that is not UTF-8; not a `str`, so that no reading takes it for one."""
 
 
 def read_text(value: object) -> str:
@@ -81,6 +86,15 @@ def read_integer(value: object) -> int:
     return int(max(min(number, INTEGER_MAX), -INTEGER_MAX))
 
 
+def read_quantity(value: object) -> int | float:
+    """A number of pieces, or a part of them such as 2.5 kg; a whole one is an `int`, so that `2.0` is as `2`.
+
+    Raises `Unreadable`.
+    """
+    number = read_number(value)
+    return int(number) if number.is_integer() else number
+
+
 def read_flag(value: object) -> bool:
     """True or false, also as 1, 0 and the usual words; raises `Unreadable`."""
     if isinstance(value, bool):
@@ -109,5 +123,5 @@ def read_available(value: object) -> bool:
 
 def name_type(value: object) -> str:
     """The type of a value in the words of JSON, as msgspec has them."""
-    names = {NoneType: "null", list: "array", tuple: "array", dict: "object"}
+    names = {NoneType: "null", list: "array", tuple: "array", dict: "object", DamagedText: NOT_UTF8}
     return names.get(type(value), type(value).__name__)

@@ -3,11 +3,15 @@
 import re
 from typing import Final
 
+from contract.events.values import NOT_UTF8
+
 ID_PATH: Final = re.compile(r"of length .*(_id|\])`$")  # a field that is named so, or an entry of a list
 FRAGMENTS: Final = (
+    (NOT_UTF8, "not_utf8"),
     ("missing required field", "missing_field"),
     ("of length", "too_long"),
     ("out of range", "out_of_range"),
+    ("> ", "out_of_range"),
     (">=", "out_of_range"),
     ("<=", "out_of_range"),
 )

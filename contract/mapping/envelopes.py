@@ -74,6 +74,8 @@ def open_change(document: Any, headers: Mapping[str, bytes]) -> Any:
     """Debezium's envelope: of a deletion, `after` is the row before it; raises `BadEvent`."""
     if isinstance(document, dict) and "payload" in document and "op" not in document:
         document = document["payload"]
+        if document is None:
+            raise Skipped("It is the tombstone after a deletion.")
     if not isinstance(document, dict) or not isinstance(document.get("op"), str):
         raise BadEvent("missing_field", "A change should have the operation `op`. Found none.")
     return {**document, "after": document.get("before")} if document["op"] == "d" else document

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from contract.events.values import DamagedText
+
 Getter = Callable[[Any], Any]
 STEP: Final = re.compile(
     r"""(?P<dot>\.?)(?:(?P<name>[\w$@-]+)|"(?P<quoted>[^"]*)")"""
@@ -143,10 +145,10 @@ def _compile_step(step: Step) -> Getter:
 def to_text(value: object) -> str | None:
     """A value as the key of a table, `true` and `false` in lower case, as JSON writes them; None for lists and objects.
 
-    Those have no text that a table could have, and may be nested too deeply to be written.
+    Those have no text that a table could have, and may be nested too deeply to be written; nor has a damaged text.
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | DamagedText):
         return None
     return str(value).lower() if isinstance(value, bool) else str(value)

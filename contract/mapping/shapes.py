@@ -24,24 +24,32 @@ DECODE_ERRORS: Final = (
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A place in a record: an object of which `fields` are read, a list with `entries` of such objects, or any value.
+    """A place in a record: an object of which `fields` are read, a list with `entries` of such objects, or a value.
 
-    Only the lines of orders are read from the entries of a list.
+    `types`: those that the value is read as, by one path each; `is_searched`: some go on in it, as in `[0].sku`. Only
+    the lines of orders are read from the entries of a list.
     """
 
     fields: dict[str, "Place"] = field(default_factory=dict)
     entries: "Place | None" = None
-    is_read: bool = False  # as a whole
+    types: list[Any] = field(default_factory=list)
+    is_searched: bool = False
 
-    def add(self, steps: Sequence[Step], *, has_lines: bool) -> None:
-        """Add the path of these steps from here; `has_lines`: of a source within lines."""
+    def add(self, steps: Sequence[Step], *, has_lines: bool, as_type: Any = Any) -> None:
+        """Add the path of these steps from here; `has_lines`: of a source within lines, `as_type`: of its value."""
         if steps and isinstance(steps[0], str):
-            self.fields.setdefault(steps[0], Place()).add(steps[1:], has_lines=has_lines)
+            self.fields.setdefault(steps[0], Place()).add(steps[1:], has_lines=has_lines, as_type=as_type)
         elif steps and isinstance(steps[0], Each) and has_lines:
             self.entries = self.entries or Place()
-            self.entries.add(steps[1:], has_lines=False)
+            self.entries.add(steps[1:], has_lines=False, as_type=as_type)
         else:
-            self.is_read = True
+            self.types.append(as_type)
+            self.is_searched |= bool(steps)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is read as a whole."""
+        return bool(self.types)
 
     @property
     def is_object(self) -> bool:
@@ -50,6 +58,18 @@ class Place:
     @property
     def is_list(self) -> bool:
         return self.entries is not None and self.entries.is_object and not self.fields and not self.is_read
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether this object, and all in it, is read in one way only, and each value as one type."""
+        if self.is_list:
+            assert self.entries
+            return self.entries.is_exact
+        if self.is_object:
+            return all(place.is_exact for place in self.fields.values())
+        if self.fields or self.entries or self.is_searched:
+            return False
+        return bool(self.types) and all(other == self.types[0] for other in self.types)
 
     def attribute_of(self, name: str) -> str:
         """The attribute of this object's struct that holds the field of this name."""
@@ -67,7 +87,7 @@ class Place:
         if self.is_list:
             assert self.entries
             return list[self.entries.make_struct()] | None  # type: ignore[misc]
-        return Any
+        return self.types[0] if self.is_exact else Any
 
 
 def find_shape(tables: Iterable[MapTable]) -> Place | None:

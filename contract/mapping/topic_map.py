@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from contract.errors import BadEvent
 from contract.events.model import DELETABLE_KINDS
-from contract.events.values import name_type
-from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
+from contract.events.values import DamagedText, name_type
+from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source
 from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
 from contract.mapping.paths import to_text
 from contract.mapping.shapes import DECODE_ERRORS, Place, find_shape, make_decode
+from contract.mapping.sources import list_sources
+from contract.mapping.typed_events import compile_event
 from contract.settings.intake import IntakeSettings
 from contract.settings.mapping import MapTable, list_fields
 
@@ -37,7 +39,10 @@ def compile_maps(
 
 
 class TopicMap:
-    """How the records of one topic are read; `kinds`: of the events that they can become."""
+    """How the records of one topic are read; `kinds`: of the events that they can become.
+
+    `read_event`: the shorter way to the event of most records, where the map has one.
+    """
 
     def __init__(self, tables: Sequence[MapTable], placeholders: frozenset[str] = DEFAULTS.folded_placeholders) -> None:
         self.tables = tuple(tables)
@@ -45,6 +50,7 @@ class TopicMap:
         self.has_deletions = tables[0].envelope == "debezium"
         self._open = OPENERS.get(tables[0].envelope)
         self._uses_headers = any(map(uses_headers, tables))
+        self.read_event = compile_event(tables[0], placeholders) if len(tables) == 1 else None
         self._choices = [compile_choice(table, placeholders) for table in tables]
         shape = find_shape(tables)
         self._decode = make_decode(shape) if shape else parse
@@ -83,6 +89,10 @@ class TopicMap:
             return kind, build(document, key, named)
         if their_type is None:
             raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
+        if isinstance(their_type, DamagedText):
+            raise BadEvent(
+                "not_utf8", f"A record's type at {self._describe_types()} should be UTF-8. Found other bytes."
+            )
         shown_type = to_text(their_type) or name_type(their_type)
         raise Skipped(f"The type {shown_type!r:.80} is in no table of {', '.join(t.name for t in self.tables)}.")
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from contract.events.codes import count_decimals
 from contract.events.times import to_epoch_ms
+from contract.events.values import Unreadable, read_text
 from contract.mapping.paths import to_text
 
 Convert = Callable[[Any], Any]
@@ -70,3 +71,20 @@ def to_major(value: Any, currency: Any) -> Any:
         return float(value) / 10**decimals
     except (TypeError, ValueError, OverflowError):
         return value
+
+
+def join_texts(separator: str, *values: Any) -> str | None:
+    """The texts of these values as one; None if one of them is absent, empty, or no text and no number."""
+    try:
+        texts = [read_text(value) for value in values]
+    except Unreadable:
+        return None
+    return separator.join(texts) if all(texts) else None
+
+
+def scale_money(event: dict[str, Any], lines: str, field: str) -> None:
+    """Convert an amount of the event, or of each of its lines, from minor units of the event's currency."""
+    parts = event.get(lines) if lines else [event]
+    for part in parts if isinstance(parts, list) else ():
+        if field in part:
+            part[field] = to_major(part[field], event.get("currency"))

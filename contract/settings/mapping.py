@@ -21,7 +21,8 @@ MONEY_UNITS: Final = ("major", "minor")
 MONEY_FIELDS: Final = ("amount", "unit_price", "price")
 CHANGES: Final = {"c": "created", "r": "read by a snapshot", "u": "updated", "d": "deleted"}
 MAP_NAMES: Final = ("topics", "kind", "envelope", "changes", "fields")
-FIELD_NAMES: Final = ("path", "header", "key", "constant", "default", "unit", "table")
+FIELD_NAMES: Final = ("path", "join", "with", "header", "key", "constant", "default", "unit", "table")
+JOIN_WITH: Final = "/"
 KIND_NAMES: Final = ("path", "header", "key", "table")
 
 
@@ -29,11 +30,13 @@ KIND_NAMES: Final = ("path", "header", "key", "table")
 class FieldSource:
     """Where the value of one field comes from: the first of `paths` that is present, a header, the key, a constant.
 
+    `join_with`: the values at all paths are one text, with this between them; absent if one of them is.
     `key`: True for the whole key, or a path in a key that is JSON. `unit`: of a time or an amount of money. `table`:
     theirs -> ours; a value that it lacks stays as it is. `default`: the value where none is present.
     """
 
     paths: tuple[str, ...] = ()
+    join_with: str | None = None
     header: str | None = None
     key: str | bool = False
     constant: object = None
@@ -238,10 +241,12 @@ class _MapReader:
             )
             return None
         self._refuse_others(f"{place}.", value, FIELD_NAMES)
-        if not {"path", "header", "key", "constant"} & value.keys():
-            self._fail(place, "should have a path, a header, a key or a constant. Found none.")
+        if not {"path", "join", "header", "key", "constant"} & value.keys():
+            self._fail(place, "should have a path, a header, a key, a constant or paths to join. Found none.")
             return None
         paths = self._read_texts(f"{place}.path", value["path"]) if "path" in value else ()
+        if "join" in value or "with" in value:
+            paths = self._read_join(place, value)
         self._check_paths(place, [*paths, *([value["key"]] if isinstance(value.get("key"), str) else [])])
         self._check_unit(place, value.get("unit"))
         table = value.get("table", {})
@@ -253,6 +258,7 @@ class _MapReader:
             self._fail(f"{place}.header", f"should be the name of a header. Found {header!r}.")
         return FieldSource(
             paths=paths,
+            join_with=value.get("with", JOIN_WITH) if "join" in value else None,
             header=header,
             key=value.get("key", False),
             constant=value.get("constant"),
@@ -260,6 +266,21 @@ class _MapReader:
             unit=value.get("unit"),
             table={str(theirs): ours for theirs, ours in table.items()},
         )
+
+    def _read_join(self, place: str, value: Mapping[str, Any]) -> tuple[str, ...]:
+        """The paths whose values become one text."""
+        if not isinstance(value.get("with", JOIN_WITH), str):
+            self._fail(f"{place}.with", f"should be a text between the values of `join`. Found {value['with']!r}.")
+        paths = value.get("join")
+        if not isinstance(paths, list) or len(paths) < 2:
+            self._fail(f"{place}.join", f"should be a list of two paths or more. Found {paths!r}.")
+            return ()
+        if others := [name for name in ("path", "header", "key", "constant", "unit") if name in value]:
+            self._fail(place, f"should have `join` without {', '.join(others)}. Found both.")
+        paths = self._read_texts(f"{place}.join", paths)
+        if not place.startswith("fields.lines.") and (lists := [path for path in paths if "[]" in path]):
+            self._fail(f"{place}.join", f"should name single values. Found the list `{lists[0]}`.")
+        return paths
 
     def _check_paths(self, place: str, paths: Iterable[str]) -> None:
         for path in paths:

@@ -6,7 +6,7 @@ from itertools import chain
 
 from contract.events.model import Erasure
 from contract.messages import read_erasure_confirmation, read_recommendations
-from contract.redis_keys import escape_id
+from contract.redis_keys import escape_id, escape_user_id
 from transport.records import Record
 from worker.redis.client import RedisClient
 
@@ -39,7 +39,7 @@ class ErasureAudit:
         decisions = client.pipeline(commands) if commands else []
         left += [f"the decision of {order} is back" for order, there in zip(covered, decisions, strict=True) if there]
         for user, erasure in erasures.items():
-            (value,) = client.pipeline([("GET", f"{prefix}rec:{escape_id(user)}")])
+            (value,) = client.pipeline([("GET", f"{prefix}rec:{escape_user_id(user)}")])
             if value is not None and read_recommendations(value).source_ms <= erasure.ts_ms:
                 left.append(f"the list of {user} is back")
         return left

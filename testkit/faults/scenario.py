@@ -198,9 +198,6 @@ class Scenario:
         }
         return [f"{source} is not merged everywhere" for source in sorted(unmerged)]
 
-    def find_owner(self, partition: TopicPartition) -> FaultyWorker | None:
-        return next((worker for worker in self.workers if partition in worker.consumer.assignment), None)
-
     def add_partitions(self, topic: str, total: int) -> None:
         self._wait_for_all(self.admin.create_partitions([NewPartitions(topic, total)]))
 

@@ -94,7 +94,7 @@ class EventGenerator:
     def make_line(self) -> Line:
         return Line(
             item_id=self.draw_id("i", 15),
-            quantity=self.rng.choice((1, 2, 3, 10_000_000)),
+            quantity=self.rng.choice((1, 2, 3, 0.375, 10_000_000)),
             unit_price=self.rng.choice(AMOUNTS),
             seller_id=self.draw_optional_id("s", 3),
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contract.errors import BadEvent
 from contract.events.document import DocumentReader
-from contract.events.model import KINDS, Click, Event, Order, Product
+from contract.events.model import KINDS, Click, Event, Impression, Order, Product
 from contract.events.reading import READERS, EventReader, make_readers
 from contract.settings.intake import KindName
 from tests.contract.intake import NOW_MS, TASKS, Intake
@@ -43,6 +43,11 @@ from tests.contract.test_events import LINE, VALID, encode_event
         ("products", "stock", 10**400),
         ("products", "vector", [0.5] * 2_001),
         ("products", "vector", ["x"]),
+        ("products", "vector", [0.5, float("nan")]),
+        ("orders", "card_id", float("nan")),
+        ("orders", "account_created_ms", float("inf")),
+        ("clicks", "rank", float("-inf")),
+        ("clicks", "query", float("nan")),
         ("products", "attributes", ["x"]),
     ],
 )
@@ -53,6 +58,70 @@ def test_an_optional_field_that_cannot_be_read_is_absent_and_counted(kind: str, 
 
     assert event == intake.read(**{field: ...})
     assert intake.ignored == {field: 1}
+
+
+def test_a_number_that_is_none_costs_no_event_that_does_not_need_it() -> None:
+    intake = Intake("orders")
+    assert intake.read(unknown=[float("nan"), {"deep": float("inf")}]) == intake.read()
+    assert intake.read(attributes={"age": float("nan"), "plan": "a"}).attributes == {"age": [], "plan": "a"}
+    assert not intake.ignored
+
+
+def test_a_number_that_is_none_is_left_out_of_a_document_that_a_map_has_built() -> None:
+    reader, nan = READERS["products"], float("nan")
+    product = reader.read_document({**VALID["products"], "vector": [nan], "attributes": {"sizes": [1.0, nan]}})
+    assert isinstance(product, Product)
+    assert (product.vector, product.attributes) == (None, {"sizes": []})
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "damaged"),
+    [
+        ("orders", "card_id", b'"\xff"'),
+        ("orders", "ip", b'"203.0.113.9\xe9"'),
+        ("orders", "platform", b'"web\xc3"'),
+        ("orders", "shipping_country", b'"\xc0\x80"'),
+        ("orders", "account_created_ms", b'"\xed\xa0\x80"'),
+        ("clicks", "query", b'"M\xfcsli"'),
+        ("clicks", "rank", b'"1\xff"'),
+        ("reviews", "text", b'"gr\xfcn \\ud83d"'),
+        ("searches", "items", b'"\xff"'),
+        ("products", "brand", b'"Caf\xe9"'),
+        ("products", "vector", b'["\xff"]'),
+    ],
+)
+def test_a_text_that_is_not_utf8_costs_its_field_and_no_event(kind: str, field: str, damaged: bytes) -> None:
+    intake = Intake(kind)
+
+    event = intake.reader.read(put(kind, field, damaged))
+
+    assert event == intake.read(**{field: ...})
+    assert intake.ignored == {field: 1}
+
+
+def test_texts_that_are_not_utf8_in_lists_attributes_and_unknown_fields_are_left_out() -> None:
+    impressions, orders = Intake("impressions"), Intake("orders")
+    shown = impressions.reader.read(put("impressions", "items", b'["i1", "M\xfcsli", "i2"]'))
+    assert isinstance(shown, Impression)
+    assert shown.items == ("i1", "i2")
+    assert impressions.ignored == {"items": 1}
+    order = orders.reader.read(put("orders", "attributes", b'{"plan": "\xff", "age": 7, "\xe9": 1}'))
+    assert isinstance(order, Order)
+    assert order.attributes == {"plan": [], "age": 7, "\ufffd": 1}
+    assert orders.reader.read(put("orders", "unknown", b'{"\xff": ["\xfe"]}')) == orders.read()
+
+
+def test_a_required_text_that_is_not_utf8_is_refused_with_its_place() -> None:
+    damaged = put("orders", "lines", b'[{"item_id": "M\xfcsli", "quantity": 1, "unit_price": 1}]')
+    with pytest.raises(BadEvent) as caught:
+        Intake("orders").reader.read(damaged)
+    assert caught.value.reason == "not_utf8"
+    assert str(caught.value) == "Expected `str`, got `bytes that are not UTF-8` - at `$.lines[0].item_id`"
+
+
+def put(kind: str, field: str, value: bytes) -> bytes:
+    """A valid event of a kind with the bytes of one field."""
+    return encode_event(kind, **{"ts_ms": NOW_MS, field: "VALUE"}).replace(b'"VALUE"', value)
 
 
 def test_a_null_is_absent_and_not_counted() -> None:

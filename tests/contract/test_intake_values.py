@@ -1,14 +1,16 @@
 """Times, money, addresses, countries and labels: what each spelling is read as."""
 
+from decimal import Decimal
+
 import pytest
 
 from contract.errors import BadEvent
 from contract.events.addresses import to_address_entity
 from contract.events.codes import ALPHA_2_BY_CODE
-from contract.events.model import Label
+from contract.events.model import Label, digest_content
 from contract.events.reading import READERS
 from tests.contract.intake import NOW_MS, Intake
-from tests.contract.test_events import LINE, encode_event
+from tests.contract.test_events import LINE, VALID, encode_event
 
 
 def test_whole_floats_are_integers_and_text_may_be_a_number() -> None:
@@ -20,6 +22,21 @@ def test_whole_floats_are_integers_and_text_may_be_a_number() -> None:
     assert [line.quantity for line in order.lines] == [1, 2]
     assert type(order.lines[0].quantity) is int
     assert (order.lines[1].unit_price, order.amount, order.ts_ms) == (19.99, 19.99, NOW_MS)
+
+
+def test_a_quantity_may_have_a_fraction_and_a_whole_one_is_an_integer_however_it_is_written() -> None:
+    lines = [{**LINE, "quantity": quantity} for quantity in (2.5, "0.75", 1e-3, 2, 2.0, "2", "2.0", 10_000_000)]
+    order = Intake("orders").read(lines=lines)
+    quantities = [line.quantity for line in order.lines]
+    assert quantities == [2.5, 0.75, 1e-3, 2, 2, 2, 2, 10_000_000]
+    assert [type(quantity) for quantity in quantities] == [float] * 3 + [int] * 5
+    whole, as_float = (Intake("orders").read(lines=[{**LINE, "quantity": q}]) for q in (2, 2.0))
+    assert digest_content(whole) == digest_content(as_float)
+
+
+@pytest.mark.parametrize("quantity", [0, -1, -0.5, 0.0, 10_000_000.5, 10_000_001, "0", float("nan"), 1e300])
+def test_a_quantity_that_is_not_above_none_is_refused(quantity: object) -> None:
+    assert Intake("orders").find_reason(lines=[{**LINE, "quantity": quantity}]) == "out_of_range"
 
 
 @pytest.mark.parametrize("space", [" ", "\n", "\x0b", "\x1c", "\x1f", "\x85", "\u00a0", "\u2003", "\u3000"])
@@ -37,6 +54,24 @@ def test_an_amount_that_says_no_number_is_refused(amount: object) -> None:
 @pytest.mark.parametrize("ts_ms", [NOW_MS + 0.7, f"{NOW_MS}.7"])
 def test_a_fraction_of_a_millisecond_is_left_out(ts_ms: object) -> None:
     assert Intake("orders").read(ts_ms=ts_ms, account_created_ms=ts_ms).ts_ms == NOW_MS
+
+
+@pytest.mark.parametrize("text", ["2025-11-24 16:00:00 UTC", "2025-11-24 16:00:00.000 GMT", "2025-11-24t16:00:00z"])
+def test_a_time_as_databases_write_it_is_read(text: str) -> None:
+    assert Intake("orders").read(ts_ms=text).ts_ms == NOW_MS
+
+
+def test_of_an_array_of_addresses_the_first_public_one_is_read() -> None:
+    assert Intake("orders").read(ip=["10.0.0.1", "203.0.113.9"]).ip == "203.0.113.9"
+    intake = Intake("orders")
+    assert intake.read(ip=[{}]).ip is None
+    assert intake.ignored == {"ip": 1}
+
+
+@pytest.mark.parametrize("amount", ["NaN", "sNaN", "Infinity"])
+def test_a_decimal_that_is_no_number_is_refused(amount: str) -> None:
+    with pytest.raises(BadEvent, match="Number out of range"):
+        READERS["orders"].read_document({**VALID["orders"], "amount": Decimal(amount)})
 
 
 @pytest.mark.parametrize("ts_ms", ["soon", "", True, [1], "\u0663", "NaN"])

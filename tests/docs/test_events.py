@@ -48,6 +48,8 @@ def type_in_words(kind: inspect.Type) -> str:
         if kind == known:
             return name
     match kind:
+        case inspect.UnionType(types=(inspect.IntType(), inspect.FloatType(gt=gt, le=le))):
+            return f"number above {gt:g}, at most {le:,.0f}"
         case inspect.UnionType(types=types):
             return " or ".join(type_in_words(member) for member in types if not isinstance(member, inspect.NoneType))
         case inspect.LiteralType(values=values):

@@ -1,5 +1,6 @@
 """Topics read by assignment, to their end even where it is a transaction marker instead of a record."""
 
+import re
 import sys
 import threading
 import time
@@ -306,6 +307,27 @@ def test_topics_are_described_outside_the_polling_thread(
     run_until(lambda: len(threads) >= 2, lambda: tailer.poll(10, 0))
     assert set(threads) == {"topic-watcher"}
     tailer.close()
+
+
+def test_a_read_ends_soon_where_a_topic_was_recreated_with_fewer_partitions(
+    apache_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a reader that waits for the records of two partitions
+    monkeypatch.setattr("transport.log_consumer.MISSING_POLL_S", 0.2)
+    topic, kept, removed = (
+        f"{topic_prefix}orders",
+        f"{topic_prefix}orders/0",
+        TopicPartition(f"{topic_prefix}orders", 1),
+    )
+    apache_kafka.create_topics({topic: 2})
+    recreations = iter([lambda: recreate(apache_kafka, topic)])
+    reader = LogReader(kafka=make_settings(apache_kafka), on_poll=lambda: next(recreations, lambda: None)())
+    # when the topic loses one of them, then the read ends, and can be planned again
+    with pytest.raises(Unavailable, match=f"Found none named {re.escape(removed.log_text())}"):
+        list(reader.read({TopicPartition(topic, 0): 1, removed: 1}))
+    assert [str(partition) for partition in reader.fetch_offset_ranges([topic])] == [kept]
+    assert removed not in reader.offsets_for_time([removed, TopicPartition(topic, 0)], 0)
+    reader.close()
 
 
 class ChangingLeader:

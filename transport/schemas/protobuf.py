@@ -17,8 +17,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 
+from contract.mapping.envelopes import FRAMING_BYTES
+
 SERIALIZED: Final = "serialized"  # the form of a schema that is a descriptor instead of its text
 KNOWN: Final = "google.protobuf."  # Timestamp, wrappers and the like, which have forms of their own in JSON
+FIRST_MESSAGE: Final = b"\0"  # how the indexes of a file's first message are written
+FIRST: Final[tuple[int, ...]] = (0,)
 NO_CONTEXT: Final = SerializationContext("", MessageField.VALUE)
 FRACTIONS: Final = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 Convert = Callable[[Any], Any]
@@ -36,13 +40,16 @@ class ProtobufReader:
 
     def read(self, value: bytes, topic: str) -> Any:
         """The document of one message: fields by their names in the schema, also those that have their default."""
-        schema_id = SchemaId("PROTOBUF")
-        payload = prefix_schema_id_deserializer(value, NO_CONTEXT, schema_id)
-        indexes = tuple(schema_id.message_indexes or (0,))
+        if value.startswith(FIRST_MESSAGE, FRAMING_BYTES):
+            indexes, payload = FIRST, value[FRAMING_BYTES + len(FIRST_MESSAGE) :]
+        else:
+            schema_id = SchemaId("PROTOBUF")
+            payload = prefix_schema_id_deserializer(value, NO_CONTEXT, schema_id).read()
+            indexes = tuple(schema_id.message_indexes or FIRST)
         read = self._readers.get(indexes)
         if read is None:
             read = self._readers[indexes] = self._open_reader(indexes)
-        return read(value, payload.read())
+        return read(value, payload)
 
     def _open_reader(self, indexes: tuple[int, ...]) -> Callable[[bytes, bytes], Any]:
         """The function from a framed value and its message to a document; only rules need the former."""

@@ -29,7 +29,12 @@ def check_addresses(addresses: Mapping[int, tuple[str, int]], servers: str) -> I
             Severity.ERROR,
             subject,
             "Every broker should be reachable at the address that it advertises (advertised.listeners). Found none at "
-            f"{', '.join(refused.values())}.",
+            f"{', '.join(refused.values())}. Set it in that broker's server.properties, then restart the broker.",
+            "; ".join(
+                f"sed -i 's|^advertised.listeners=.*|advertised.listeners=PLAINTEXT://REACHABLE_HOST:{addresses[broker][1]}|'"
+                f" server.properties  # of broker {broker}"
+                for broker in refused
+            ),
         )
     else:
         names = ", ".join(f"{host}:{port}" for host, port in addresses.values())

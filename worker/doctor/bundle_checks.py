@@ -10,6 +10,7 @@ from contract.features.sources import describe_nearest
 from contract.graphs import DECIDE, RECOMMEND
 from contract.object_folder import open_folder
 from contract.settings.reading import Settings
+from transport.records import TopicPartition
 from worker.doctor.finding import Finding, Severity, approve
 
 LANE_GRAPHS: Final = {"orders": DECIDE, "browsing": RECOMMEND}  # without which a lane's answers are degraded
@@ -47,6 +48,21 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
     if not mistakes:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         yield approve(f"bundle {version}", f"{len(bundle.manifest.features)} features as declared; tasks {tasks}.")
+
+
+def read_learned(settings: Settings) -> dict[TopicPartition, int] | None:
+    """How far the serving bundle's learner has read the feedback topic; None without a bundle that can be read."""
+    try:
+        folder = open_folder(settings.bundle_store) if settings.bundle_store else settings.bundles.absolute()
+        version = current_version(folder) if folder.is_dir() else None
+        positions = read_bundle(folder, version).manifest.positions if version else None
+    except (BadBundle, BadConfig, OSError):
+        return None  # `check_bundle` says why
+    if positions is None:
+        return None
+    places = ((place.rpartition("/"), offset) for place, offset in positions.items())
+    topic = settings.topics.feedback
+    return {TopicPartition(topic, int(number)): offset for (name, _, number), offset in places if name == topic}
 
 
 def find_missing_graphs(bundle: Bundle) -> Iterator[Finding]:

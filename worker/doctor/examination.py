@@ -106,7 +106,7 @@ def _examine_topics(settings: Settings, kinds: Iterable[str]) -> list[Finding]:
     admin, names = KafkaAdmin(kafka=settings.kafka), list(kinds)
     try:
         states = admin.describe_topics([*settings.topics.names_by_kind().values(), *settings.event_topics().added])
-        checks = TopicChecks(settings, states, admin.count_brokers())
+        checks = TopicChecks(settings, states, sorted(admin.list_brokers()))
         findings = checks.run(names)
         return [*findings, *checks.approve(findings)]
     except Unavailable as error:

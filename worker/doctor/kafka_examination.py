@@ -9,17 +9,19 @@ from contract.errors import Unavailable
 from contract.settings.reading import Settings
 from transport.records import TopicPartition
 from worker.doctor.broker_checks import check_addresses, check_limits
+from worker.doctor.bundle_checks import read_learned
 from worker.doctor.finding import Finding, Severity, approve
-from worker.doctor.log_checks import Reader, check_catalogue, check_clock, check_lag
-from worker.doctor.right_checks import ACL_COMMAND, check_topic_rights, try_right
+from worker.doctor.log_checks import LEARNER, LEARNER_LAG_S_MAX, Reader, check_catalogue, check_clock, check_lag
+from worker.doctor.right_checks import check_topic_rights, try_right
 from worker.doctor.topic_checks import JOINED_KINDS
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.log_probe import LogProbe
-from worker.kafka.topic_owner import explain_owner, fetch_owner, lock_name, try_transactional_id
+from worker.kafka.topic_owner import explain_owner, fetch_owner, is_denied, lock_name, try_transactional_id
+from worker.ops.denied_rights import Grants
 
 OWNED_KINDS: Final = ("decisions", "rankings", "scored", "feedback", "judgements")
 JOINER: Final = "feedback"
-OTHER_GROUPS: Final = (JOINER, "learner", "monitor")
+OTHER_GROUPS: Final = (JOINER, LEARNER, "monitor")
 
 
 class KafkaExamination:
@@ -43,28 +45,35 @@ class KafkaExamination:
         yield from check_topic_rights(
             self._settings, self._admin.fetch_operations(self._settings.topics.names_by_kind().values())
         )
-        command = ACL_COMMAND.format(servers=self._servers)
+        grants = Grants.of(kafka)
         some = [TopicPartition(self._settings.topics.orders, 0)]
         for name in (*self._lanes, *OTHER_GROUPS):
             group = kafka.group(name)
             yield try_right(
                 f"group {group}",
                 partial(self._admin.fetch_commits, name, some),
-                f"{command} --operation Read --group {kafka.group_prefix} --resource-pattern-type prefixed",
+                grants.groups(),
             )
         if kafka.transactions:
             ident = f"{kafka.group_prefix}-doctor"
             yield try_right(
                 f"transactional id {ident}",
                 partial(try_transactional_id, kafka, ident),
-                f"{command} --operation Write --transactional-id {kafka.group_prefix} --resource-pattern-type prefixed",
+                grants.transactional_ids(),
             )
 
     def check_owners(self) -> Iterator[Finding]:
         """Whether another shop writes a topic of answers."""
-        kafka = self._settings.kafka
+        kafka, grants = self._settings.kafka, Grants.of(self._settings.kafka)
         for topic in self._settings.topics.names_of(OWNED_KINDS).values():
-            owner = fetch_owner(kafka, topic)
+            try:
+                owner = fetch_owner(kafka, topic)
+            except Unavailable as error:
+                if not is_denied(error):
+                    raise
+                text = "Who writes the topic should be allowed its lock. Found the group denied to this user."
+                yield Finding(Severity.WARNING, f"group {lock_name(topic)}", text, grants.lock(lock_name(topic)))
+                continue
             if owner not in ("", kafka.group_prefix, kafka.former_group_prefix):
                 yield Finding(Severity.ERROR, topic, explain_owner(topic, owner, kafka.group_prefix))
             else:
@@ -78,16 +87,29 @@ class KafkaExamination:
         ends = self._fetch_ends(topics.names_of(kinds).values())
         newest_ms = self._probe.fetch_times({partition: end - 1 for partition, end in ends.items() if end})
         products_ms = [ms for partition, ms in newest_ms.items() if partition.topic == topics.products]
-        yield from check_catalogue(topics.products, ends, max(products_ms, default=None), now_ms)
+        yield from check_catalogue(topics.products, ends, max(products_ms, default=None), now_ms, self._servers)
         yield check_clock(newest_ms, now_ms)
         for lane, read in reading.items():
             names = set(topics.names_of(read).values())
             of_lane = {partition: end for partition, end in ends.items() if partition.topic in names}
             commits = self._admin.fetch_committed(lane, of_lane)
-            waiting = {tp: commits[tp] for tp, end in of_lane.items() if tp in commits and commits[tp] < end}
-            times_ms = self._probe.fetch_times(waiting)
-            ages_s = {tp: (now_ms - ms) / 1000 for tp, ms in times_ms.items() if ms >= 0}
+            ages_s = self._fetch_ages(commits, of_lane, now_ms)
             yield from check_lag(find_reader(lane), self._settings.kafka.group(lane), commits, of_lane, ages_s)
+        yield from self._check_learner(now_ms)
+
+    def _check_learner(self, now_ms: int) -> Iterator[Finding]:
+        """How far the serving bundle, which holds what its learner has read, lags behind the feedback topic."""
+        positions, ends = read_learned(self._settings), self._fetch_ends([self._settings.topics.feedback])
+        if positions is not None and any(ends.values()):
+            ages_s = self._fetch_ages(positions, ends, now_ms)
+            yield from check_lag(find_reader(LEARNER), LEARNER, positions, ends, ages_s, LEARNER_LAG_S_MAX)
+
+    def _fetch_ages(
+        self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], now_ms: int
+    ) -> dict[TopicPartition, float]:
+        """How old (s) the next record of each partition is that has one."""
+        waiting = {tp: positions[tp] for tp, end in ends.items() if tp in positions and positions[tp] < end}
+        return {tp: (now_ms - ms) / 1000 for tp, ms in self._probe.fetch_times(waiting).items() if ms >= 0}
 
     def run(self) -> Iterator[Finding]:
         """All of them; a check that gets no answer is an error of its own."""
@@ -104,6 +126,8 @@ class KafkaExamination:
 
 def find_reader(group: str) -> Reader:
     """The processes of a group."""
+    if group == LEARNER:
+        return Reader("learner", "python -m training follow")
     if group == JOINER:
         return Reader("joiner", "python -m worker feedback")
     return Reader(f"lane {group}", f"python -m worker score --lane {group}")

@@ -4,25 +4,12 @@ Nothing is written and no group is joined.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
 
 from contract.errors import Unavailable
 from contract.settings.reading import Settings
 from worker.doctor.finding import Finding, Severity, approve
 from worker.kafka.topic_owner import is_denied
-
-WRITTEN_KINDS: Final = (
-    "decisions",
-    "rankings",
-    "scored",
-    "feedback",
-    "judgements",
-    "erased",
-    "erasures",
-    "dead_letters",
-)
-UNREAD_KINDS: Final = ("classifications", "erased", "dead_letters")
-ACL_COMMAND: Final = "kafka-acls.sh --bootstrap-server {servers} --add --allow-principal User:NAME"
+from worker.ops.denied_rights import Grants, list_operations
 
 
 def check_topic_rights(settings: Settings, operations: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
@@ -30,20 +17,20 @@ def check_topic_rights(settings: Settings, operations: Mapping[str, Iterable[str
     missing = dict[str, list[str]]()
     for kind, name in settings.topics.names_by_kind().items():
         allowed = set(operations.get(name, ()))
-        needed = [*([] if kind in UNREAD_KINDS else ["READ"]), *(["WRITE"] if kind in WRITTEN_KINDS else [])]
+        needed = list_operations(kind)
         if (
             name in operations
             and "ALL" not in allowed
             and (denied := [operation for operation in needed if operation not in allowed])
         ):
             missing[name] = denied
-    command = ACL_COMMAND.format(servers=settings.kafka.bootstrap_servers)
+    grants = Grants.of(settings.kafka)
     for name, denied in missing.items():
         yield Finding(
             Severity.WARNING,
             name,
             f"A process that does it should be allowed {' and '.join(denied)}. Found it denied to this user.",
-            f"{command} {' '.join(f'--operation {operation.title()}' for operation in denied)} --topic {name}",
+            grants.topic(name, denied),
         )
     if operations and not missing:
         yield approve(

@@ -1,31 +1,37 @@
 """What is wrong with the topics of a shop, from their description. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from contract.settings.reading import Settings
 from worker.doctor.finding import Finding, Severity, approve
 from worker.kafka.admin import TopicSetup
+from worker.ops.denied_rights import Grants, list_operations
 
 DAY_MS: Final = 86_400_000
+COPIES: Final = 3  # of each partition, where there are as many brokers
 COMPACTED_KINDS: Final = ("products", "erasures")
 JOINED_KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
 JOINER_OUTPUTS: Final = ("feedback", "judgements")
 FOLDED_KINDS: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
+TIMED_KINDS: Final = (*FOLDED_KINDS, "scored", "labels")
 READ_KINDS: Final = (*FOLDED_KINDS, "labels", "products", "erasures")
 COMPACTION_LAG_MS: Final = 7 * DAY_MS  # longer than a lane is down: until then a worker copies what compaction removes
 FOLDED_MS: Final = DAY_MS  # a worker may be down this long
 
 
 class TopicChecks:
-    """The checks of topics, by kind; `states` are the topics that exist, by name."""
+    """The checks of topics, by kind; `states`: the topics by name, `brokers`: the ids of all brokers."""
 
-    def __init__(self, settings: Settings, states: Mapping[str, TopicSetup], brokers: int) -> None:
-        self._settings, self._brokers = settings, brokers
+    def __init__(self, settings: Settings, states: Mapping[str, TopicSetup], brokers: Sequence[int]) -> None:
+        self._settings, self._broker_ids, self._brokers = settings, brokers, len(brokers)
         self._servers = settings.kafka.bootstrap_servers
         self._names = settings.topics.names_by_kind()
-        self._event_topics, self._states_by_name = settings.event_topics(), states
-        self._states = {kind: states[name] for kind, name in self._names.items() if name in states}
+        self._event_topics, self._grants = settings.event_topics(), Grants.of(settings.kafka)
+        self._denied = {name for name, state in states.items() if state.is_denied}
+        self._states_by_name = {name: state for name, state in states.items() if not state.is_denied}
+        self._states = {kind: self._states_by_name[n] for kind, n in self._names.items() if n in self._states_by_name}
 
     def run(self, kinds: Iterable[str]) -> list[Finding]:
         """All findings about the topics of these kinds."""
@@ -42,7 +48,7 @@ class TopicChecks:
             config = self._states[kind].config
             if config is not None:
                 findings += [*self._check_cleanup(kind, config), *self._check_retention(kind, config)]
-                findings += self._check_durability(kind, config)
+                findings += [*self._check_durability(kind, config), *self._check_times(kind, config)]
         findings += self._check_dead_letters()
         findings += self._check_ids(present)
         return findings
@@ -59,22 +65,32 @@ class TopicChecks:
 
     def _describe_missing(self, kind: str) -> Finding:
         name = self._names[kind]
+        if name in self._denied:
+            return self._describe_denied(name, f"topics.{kind}", list_operations(kind))
         options = " ".join(f"--config {key}={value}" for key, value in build_configs(self._settings)[kind].items())
         return Finding(
             Severity.ERROR,
             name,
-            f"The topic should exist (topics.{kind}). Found none of that name, or no permission to see it.",
+            f"The topic should exist (topics.{kind}). Found none of that name.",
             f"kafka-topics.sh --bootstrap-server {self._servers} --create --topic {name}"
             f" --partitions {self._settings.topics.partitions} {options}".rstrip(),
         )
 
+    def _describe_denied(self, name: str, place: str, operations: Iterable[str]) -> Finding:
+        text = f"The user {self._grants.user} should be allowed to use the topic ({place}). Found it denied to see it."
+        return Finding(Severity.ERROR, name, text, self._grants.topic(name, operations))
+
     def _find_added_missing(self, kinds: list[str]) -> Iterator[Finding]:
         for place, name in self._event_topics.name_added(kinds).items():
-            if name not in self._states_by_name:
+            if name in self._denied:
+                yield self._describe_denied(name, place, ["READ"])
+            elif name not in self._states_by_name:
                 yield Finding(
                     Severity.ERROR,
                     name,
-                    f"The topic should exist ({place}). Found none of that name, or no permission to see it.",
+                    f"The topic should exist ({place}). Found none of that name.",
+                    f"kafka-topics.sh --bootstrap-server {self._servers} --create --topic {name}"
+                    f" --partitions {self._settings.topics.partitions}",
                 )
 
     def _find_unreadable(self, kinds: list[str]) -> Iterator[Finding]:
@@ -147,7 +163,10 @@ class TopicChecks:
         name = self._names[kind]
         if replicas == 1 and self._brokers > 1:
             yield Finding(
-                Severity.WARNING, name, f"Each partition should have copies on {self._brokers} brokers. Found 1 copy."
+                Severity.WARNING,
+                name,
+                f"Each partition should have copies on {self._brokers} brokers. Found 1 copy.",
+                self._format_reassignment(name),
             )
         elif replicas > 1 and in_sync >= replicas:
             yield Finding(
@@ -162,6 +181,18 @@ class TopicChecks:
                 name,
                 f"What is acknowledged should be on two brokers. Found min.insync.replicas={in_sync}.",
                 self._format_alter(name, "min.insync.replicas=2"),
+            )
+
+    def _check_times(self, kind: str, config: Mapping[str, str]) -> Iterator[Finding]:
+        """Records of events keep the time that their producer gave: windows, stream time and replays go by it."""
+        times = config.get("message.timestamp.type", "CreateTime")
+        if kind in TIMED_KINDS and times != "CreateTime":
+            yield Finding(
+                Severity.WARNING,
+                self._names[kind],
+                f"Records should keep the time of their producer. Found message.timestamp.type={times}: history "
+                "that is sent again is taken for events of now.",
+                self._format_alter(self._names[kind], "message.timestamp.type=CreateTime"),
             )
 
     def _check_dead_letters(self) -> Iterator[Finding]:
@@ -189,6 +220,20 @@ class TopicChecks:
                 "Brokers should give topics ids (Kafka 2.8 or later). Found none: a topic that is deleted and created "
                 "again cannot be told from the one before. Set kafka.topic_ids = false to accept that.",
             )
+
+    def _format_reassignment(self, name: str) -> str:
+        """The command that adds copies: its file lists the brokers of each partition."""
+        partitions = self._states_by_name[name].partitions
+        copies = [{"topic": name, "partition": n, "replicas": self._choose_brokers(n)} for n in range(partitions)]
+        plan = json.dumps({"version": 1, "partitions": copies})
+        return (
+            f"kafka-reassign-partitions.sh --bootstrap-server {self._servers} --execute"
+            f" --reassignment-json-file <(echo '{plan}')"
+        )
+
+    def _choose_brokers(self, partition: int) -> list[int]:
+        """The brokers of a partition's copies, in an order by which each broker leads some partitions."""
+        return [self._broker_ids[(partition + n) % self._brokers] for n in range(min(COPIES, self._brokers))]
 
     def _format_alter(self, name: str, setting: str) -> str:
         return (

@@ -387,8 +387,8 @@ class JoinerPipeline:
         self._producer.fence_predecessors()  # ends a commit in flight either way, before the positions are queried
         self._shards.reset()
         self._pause_only(set())
-        partitions = set(self.consumer.assignment)
-        offsets = self._retry.call("kafka", partial(self.consumer.query_offsets, partitions))
+        # The assignment of each attempt: it may change during a wait.
+        offsets = self._retry.call("kafka", lambda: self.consumer.query_offsets(set(self.consumer.assignment)))
         self._seek({partition: start_offset(known) for partition, known in offsets.items()})
 
 

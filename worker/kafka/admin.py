@@ -26,13 +26,18 @@ UNSUPPORTED: Final = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VE
 class TopicSetup:
     """A topic as it is: `replicas` of its first partition, `config` as in effect (None: the user may not read it).
 
-    `topic_id` is empty if the broker has none for any topic.
+    `topic_id` is empty if the broker has none for any topic. `is_denied`: the user may not see the topic, which may or
+    may not exist.
     """
 
     partitions: int
     replicas: int
     topic_id: str
     config: Mapping[str, str] | None
+    is_denied: bool = False
+
+
+DENIED_TOPIC: Final = TopicSetup(0, 0, "", None, is_denied=True)
 
 
 class KafkaAdmin:
@@ -106,7 +111,11 @@ class KafkaAdmin:
                 futures = client.describe_topics(
                     TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=TIMEOUT_S
                 )
-                descriptions = {topic: future.result() for topic, future in futures.items() if self._exists(future)}
+                descriptions = {
+                    topic: future.result()
+                    for topic, future in futures.items()
+                    if not self._is_denied(future) and self._exists(future)
+                }
             except KafkaException as error:
                 if error.args[0].code() not in UNSUPPORTED:
                     raise
@@ -118,15 +127,20 @@ class KafkaAdmin:
         }
 
     def describe_topics(self, topics: Iterable[str]) -> dict[str, TopicSetup]:
-        """Each of these topics that exists; raises `Unavailable`."""
+        """Each of these topics that exists, and those that the user may not see; raises `Unavailable`."""
         names = list(topics)
         if not names:
             return {}
         with self._connection.request(DESCRIBE) as client:
             futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
-            descriptions = {topic: future.result() for topic, future in futures.items() if self._exists(future)}
+            denied = {topic for topic, future in futures.items() if self._is_denied(future)}
+            descriptions = {
+                topic: future.result()
+                for topic, future in futures.items()
+                if topic not in denied and self._exists(future)
+            }
         configs = self._read_configs(descriptions)
-        return {
+        return dict.fromkeys(denied, DENIED_TOPIC) | {
             topic: TopicSetup(
                 len(description.partitions),
                 len(description.partitions[0].replicas) if description.partitions else 0,
@@ -200,6 +214,11 @@ class KafkaAdmin:
                     raise
                 return False
         return True
+
+    @staticmethod
+    def _is_denied(future: Any) -> bool:
+        error = future.exception()
+        return isinstance(error, KafkaException) and error.args[0].code() in DENIED
 
     @staticmethod
     def _exists(future: Any) -> bool:

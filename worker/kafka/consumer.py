@@ -14,9 +14,11 @@ from contract.errors import StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.client_log import create_client
 from transport.headers import decode_headers
+from transport.log_consumer import MISSING
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.kafka.consumer_client import build_configuration, close_client
 from worker.kafka.instance_name import InstanceName, MemberId
+from worker.kafka.missing_partitions import WAITING_S, MissingPartitions
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class GroupConsumer:
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
         self._partitions_by_name: dict[tuple[str, int], TopicPartition] = {}
+        self._denial = ""
         self.brokers_down = False
         self._client_due_s = time.monotonic() + CLIENT_AWAY_S  # when to try a new client if no broker answers this one
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
@@ -80,6 +83,7 @@ class GroupConsumer:
         self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
         self.starts: dict[TopicPartition, int] = {}  # where each assigned partition was started or sought last
         self._just_assigned: set[TopicPartition] = set()
+        self._missing = MissingPartitions()
         self._gap: StaleState | None = None  # found by a heartbeat
         self._configuration = build_configuration(
             kafka, self._name, skips_gaps=skips_gaps, strategy=strategy, on_error=self._on_error
@@ -110,6 +114,7 @@ class GroupConsumer:
             self._check_brokers()
             if self._rejoin_due_s is not None:
                 return []
+        self._leave_missing()
         consume = self._consumer.consume
         messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
         if len(messages) == 1 < records_max:
@@ -123,6 +128,11 @@ class GroupConsumer:
             self._check_member()
         # This very call may have revoked some partitions.
         return [record for record in records if record.topic_partition in self.assignment]
+
+    @property
+    def denial(self) -> str:
+        """The error by which Kafka has denied the group to this process; empty where it is a member with partitions."""
+        return "" if self.assignment else self._denial
 
     def heartbeat(self) -> None:
         """Stay a member of the group while the worker waits for a server; reads no record."""
@@ -140,17 +150,24 @@ class GroupConsumer:
                 self._handle_message(message)  # all partitions are paused, but it may be a fatal error
         except StaleState as error:  # the next poll raises it: a wait has no way to recover
             self._gap = error
-        self._check_member()
+        if self._check_member():
+            self._missing.query_within(WAITING_S)
+            self._leave_missing()
 
-    def request_rebalance(self) -> None:
-        """Have the group assign its partitions again.
+    @property
+    def missing(self) -> frozenset[TopicPartition]:
+        """The partitions that the group assigns to this member, and that do not exist."""
+        return frozenset(self._missing.partitions)
+
+    def request_rebalance(self, reason: str) -> None:
+        """Have the group assign its partitions again; `reason` is logged.
 
         A cooperative rebalance takes two rounds, and a static member that restarts between them gets what the first one
         gave it: the partitions that were moving then stay without a member. The broker begins another rebalance for a
         member whose subscription or partitions have changed since it joined.
         """
         if self._listener and self._rejoin_due_s is None:
-            log.warning("Some partitions of the group have no member: asking for another rebalance.")
+            log.warning("Asking the group for another rebalance: %s", reason)
             self._consumer.unsubscribe()
             self.subscribe(self._topics, self._listener)
 
@@ -206,8 +223,12 @@ class GroupConsumer:
 
     def count_partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """The number of partitions of those of the topics that exist."""
-        metadata = self._request("list its topics", lambda: self._consumer.list_topics(timeout=self.timeout_s))
-        return {topic: len(metadata.topics[topic].partitions) for topic in topics if topic in metadata.topics}
+        counts = self._request("list its topics", lambda: self._count_partitions(self.timeout_s))
+        return {topic: counts[topic] for topic in topics if topic in counts}
+
+    def _count_partitions(self, timeout_s: float) -> dict[str, int]:
+        metadata = self._consumer.list_topics(timeout=timeout_s)
+        return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
 
     def end_offsets(self) -> dict[TopicPartition, int]:
         """The high watermark of each assigned partition as of the last fetch; sends no request.
@@ -281,6 +302,7 @@ class GroupConsumer:
             close_client(self._consumer, self.assignment)  # which revokes the partitions
         if self.assignment:
             self._forget(list(self.assignment))
+        self._missing.forget(self.missing)
         self._paused_by_caller.clear()
         self._paused_for_heartbeat.clear()
         self._consumer = create_client(Consumer, self._configuration)
@@ -331,6 +353,10 @@ class GroupConsumer:
             return None
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StaleState(f"{partition} should go on where it was read to. Found: {error.str()}")
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self._denial = error.str()
+        if error.code() in MISSING and partition in self.assignment:
+            self._missing.query_within(0.0)
         log.warning(
             "No record of %s for now, the client retries: %s",
             partition.log_text(),
@@ -350,19 +376,24 @@ class GroupConsumer:
             assign(partitions)
             self._consumer.pause(partitions)
             return
-        new = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        starts = self._listener.on_assigned(new) if self._listener else {}
         self._rejoin_wait_s = REJOIN_WAIT_S
+        self._has_new_partitions = True
+        self._missing.query_within(0.0)
+        self._start_reading([TopicPartition(tp.topic, tp.partition) for tp in partitions], assign)
+
+    def _start_reading(self, new: list[TopicPartition], assign: Callable[[list[KafkaPartition]], None]) -> None:
+        starts = self._listener.on_assigned(new) if self._listener else {}
         self.assignment.update(new)
         self._just_assigned.update(new)
-        self._has_new_partitions = True
         self.starts.update((partition, starts.get(partition, OFFSET_INVALID)) for partition in new)
         assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
         # The client remembers that a partition was paused when it was revoked, and would not read from it again.
-        self._consumer.resume(partitions)
+        self._consumer.resume([KafkaPartition(*partition) for partition in new])
 
     def _on_revoke(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
-        self._forget([TopicPartition(tp.topic, tp.partition) for tp in partitions])
+        revoked = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+        self._forget([partition for partition in revoked if partition not in self._missing.partitions])
+        self._missing.forget(revoked)
         if self._is_eager:
             self._consumer.unassign()
         else:
@@ -380,6 +411,30 @@ class GroupConsumer:
             self.starts.pop(partition, None)
         self._paused_by_caller.difference_update(leaving)
         self._paused_for_heartbeat.difference_update(leaving)
+
+    def _leave_missing(self) -> None:
+        """Go on without the assigned partitions that do not exist, and ask the group to assign those that do."""
+        if self.assignment and self._missing.take_query() and self._check_member():
+            try:
+                counts = self._count_partitions(timeout_s=1)
+            except KafkaException:
+                return  # what needs Kafka reports an unreachable broker
+            if missing := self._missing.find(self.assignment, counts):
+                self._drop(missing)
+        if self._missing.take_rebalance():
+            names = ", ".join(partition.log_text() for partition in sorted(self.missing))
+            self.request_rebalance(f"partitions that are assigned should exist. Found that {names} do not.")
+
+    def _drop(self, missing: set[TopicPartition]) -> None:
+        """Take these partitions for revoked; the client of a cooperative member keeps them until the group does so."""
+        kept = self.assignment - missing
+        if self._is_eager:
+            self._forget(list(self.assignment))
+            self._start_reading(list(kept), self._consumer.assign)
+        else:
+            self._consumer.pause([KafkaPartition(*partition) for partition in missing])
+            self._forget(list(missing))
+        self._missing.partitions |= missing
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         if not self._is_fenced:  # the session ran out

@@ -4,16 +4,16 @@ It has its own clients, so that its answers do not depend on what the worker's c
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.servers import KafkaSettings
 from transport.admin_connection import AdminConnection
 from transport.log_consumer import LogConsumer
-from transport.log_ends import DENIED, UNSUPPORTED, fetch_log_ends
+from transport.log_ends import DENIED, TRANSIENT, UNSUPPORTED, fetch_log_ends
 from transport.records import TopicPartition
 from worker.kafka.group_assignment import decode_assignment
 
@@ -29,6 +29,7 @@ class LogProbe:
 
     def __init__(self, *, kafka: KafkaSettings) -> None:
         quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: None}
+        self._tells_operations = kafka.topic_ids  # the mock cluster knows no users
         self._admin = AdminConnection(kafka=kafka, overrides=quiet)
         self._consumer = LogConsumer(
             kafka=kafka,
@@ -49,6 +50,21 @@ class LogProbe:
         with self._consumer.request("list its topics") as consumer:
             metadata_by_topic = consumer.list_topics(timeout=TIMEOUT_S).topics
         return {topic: len(metadata_by_topic[topic].partitions) for topic in topics if topic in metadata_by_topic}
+
+    def find_lacking(self, operations: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Those of these operations that the user may not do, by topic; none from brokers that do not say."""
+        if not self._tells_operations:
+            return {}
+        with self._admin.request("describe its topics") as client:
+            replies = client.describe_topics(
+                TopicCollection(list(operations)), include_authorized_operations=True, request_timeout=TIMEOUT_S
+            )
+            allowed = {topic: wait_for_operations(reply) for topic, reply in replies.items()}
+        return {
+            topic: lacking
+            for topic, names in allowed.items()
+            if names is not None and (lacking := [name for name in operations[topic] if name not in names])
+        }
 
     def fetch_ends(self, partitions: Iterable[TopicPartition], *, stable: bool = False) -> dict[TopicPartition, int]:
         """The high watermark of each partition; `stable`: its last stable offset, where an open transaction begins.
@@ -101,3 +117,16 @@ class LogProbe:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def wait_for_operations(reply: Any) -> set[str] | None:
+    """What the user may do with the topic of a reply: nothing if it may not see it; None if that is not known."""
+    try:
+        description = reply.result(2 * TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].code() in DENIED:
+            return set()
+        if error.args[0].code() in (*UNSUPPORTED, *TRANSIENT):
+            return None
+        raise
+    return {operation.name for operation in description.authorized_operations or ()} or None

@@ -22,6 +22,7 @@ from transport.client_log import create_client
 from transport.group_offsets import commit_offsets, fetch_commits
 from transport.log_consumer import create_consumer
 from transport.records import TopicPartition
+from worker.ops.denied_rights import Grants
 
 log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
@@ -64,10 +65,12 @@ class TopicOwnership:
                     raise
                 log.warning(
                     "This process should be allowed READ on `%s` and on the group `%s`, and WRITE on the transactional "
-                    "id of that name. Found it denied: a second shop that writes this topic is not noticed. %s",
+                    "id of that name. Found it denied: a second shop that writes this topic is not noticed. %s "
+                    "Allow it: %s",
                     topic,
                     lock_name(topic),
                     error,
+                    Grants.of(self._kafka).lock(lock_name(topic)),
                 )
         threading.Thread(target=self._keep, name="topic-owner", daemon=True).start()
 

@@ -15,6 +15,7 @@ import msgspec
 
 from contract.errors import BadConfig, BadEvent
 from contract.events.model import KINDS, Event
+from contract.events.values import name_type
 from contract.mapping.builder import Document
 from contract.mapping.event_topics import EventTopics
 from contract.mapping.topic_map import TopicMap
@@ -182,7 +183,7 @@ def describe_value(topic_map: TopicMap, kind: str, document: Document, message: 
 
 
 def show(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=name_type)
 
 
 def find_missing(kind: str, document: Document) -> list[str]:

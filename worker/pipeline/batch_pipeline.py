@@ -109,7 +109,7 @@ class BatchPipeline:
 
     def publish_progress(self, progress: Progress) -> None:
         """Tell the threads that watch this one how far it is."""
-        progress.publish(*self.progress(), self._offsets.folded.copy(), self.recoveries)
+        progress.publish(*self.progress(), self._offsets.folded.copy(), self.recoveries, self.consumer.missing)
 
     def close(self) -> None:
         """Leave the group with every bucket advanced; records that are not committed will be read again."""

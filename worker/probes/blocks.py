@@ -1,6 +1,6 @@
 """Why a partition or a whole worker stands still: a bounded set of reasons, each with a sentence for operators."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -13,6 +13,7 @@ class Reason(StrEnum):
 
     OPEN_TRANSACTION = "open_transaction"
     TOPIC_MISSING = "topic_missing"
+    DENIED = "denied"
     TOPIC_UNFIT = "topic_unfit"
     UNWRITABLE = "unwritable"
     REDIS = "redis"
@@ -27,8 +28,8 @@ class Reason(StrEnum):
 class Block(NamedTuple):
     """Something that stands still since `since_s` (monotonic), and why, as a sentence.
 
-    `is_unfit`: the worker cannot work at all, so it is not ready at once. `stands`: a partition or the worker itself
-    makes no progress, so after a longer time it is not live.
+    `is_unfit`: the worker cannot work, or not on all of its partitions, so it is not ready at once. `stands`: a
+    partition or the worker itself makes no progress, so after a longer time it is not live.
     """
 
     reason: Reason
@@ -78,6 +79,15 @@ def explain_rebalance(group: str, servers: str) -> str:
     return (
         f"Every partition should have a member of the group {group}. Found some without; the group waits for a member: "
         f"kafka-consumer-groups.sh --bootstrap-server {servers} --describe --members --group {group}"
+    )
+
+
+def explain_missing_partitions(missing: Iterable[TopicPartition], group: str) -> str:
+    """Which partitions a group assigns that do not exist, and what the worker does."""
+    names = ", ".join(partition.log_text() for partition in sorted(missing))
+    return (
+        f"The group {group} should assign partitions that exist. Found {names}, as before a topic was deleted or "
+        "recreated with fewer partitions. The worker reads its other partitions, and asks for another rebalance."
     )
 
 

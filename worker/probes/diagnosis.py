@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from transport.records import TopicPartition
+from worker.ops.denied_rights import Grants, explain_denied, explain_lacking
 from worker.ops.retry import WAITS, Wait
 from worker.ops.steps import Step
 from worker.probes.blocks import (
     Block,
     Reason,
     explain_frozen_step,
+    explain_missing_partitions,
     explain_missing_topics,
     explain_open_transaction,
     explain_rebalance,
@@ -34,7 +36,7 @@ class WatchedWorker:
     """
 
     group: str
-    servers: str
+    grants: Grants
     topics: Mapping[str, str]
     followed_topics: Mapping[str, str]
     new_partitions: int  # of a topic that is created
@@ -49,6 +51,8 @@ class Diagnosis:
         self._worker, self._progress = worker, worker.progress
         self._followed = frozenset(worker.followed_topics.values())
         self._unfit_since_s: float | None = None
+        self._denied_since_s: float | None = None
+        self._missing_since_s: float | None = None
         # For each partition: since when it stands, and how often the worker had recovered its state by then.
         self._recoveries: dict[TopicPartition, tuple[float, int]] = {}
         self._latest_recovery = (0, 0.0)  # their number, and when it was seen to change
@@ -60,8 +64,17 @@ class Diagnosis:
             yield Block(unfit[0], self._unfit_since_s, unfit[1], is_unfit=True, stands=False)
         else:
             self._unfit_since_s = None
+        if text := explain_denied(self._progress.denial, view.lacking, self._worker.grants):
+            self._denied_since_s = self._denied_since_s or now_s
+            yield Block(Reason.DENIED, self._denied_since_s, text, is_unfit=True, stands=False)
+        else:
+            self._denied_since_s = None
         latest, wait = self._progress.latest, self._find_wait()
         has_partitions = latest is not None and bool(latest.ends)
+        self._missing_since_s = (self._missing_since_s or now_s) if latest and latest.missing else None
+        if latest and self._missing_since_s:
+            text = explain_missing_partitions(latest.missing, self._worker.group)
+            yield Block(Reason.REBALANCE, self._missing_since_s, text, is_unfit=True, stands=False)
         if view.rebalancing_since_s is not None:
             yield Block(
                 Reason.REBALANCE, view.rebalancing_since_s, self._explain_rebalance(), stands=not has_partitions
@@ -95,7 +108,7 @@ class Diagnosis:
     ) -> tuple[Reason, str]:
         stable_end = view.stable_ends.get(partition)
         if stable_end is not None and lag.position == stable_end < lag.end:
-            return Reason.OPEN_TRANSACTION, explain_open_transaction(partition, stable_end, self._worker.servers)
+            return Reason.OPEN_TRANSACTION, explain_open_transaction(partition, stable_end, self._worker.grants.servers)
         if (wait := self._find_wait()) is not None:
             reason, _, text = self._classify_wait(wait, view)
             return reason, text
@@ -103,6 +116,8 @@ class Diagnosis:
             return Reason.KAFKA, view.error or "Kafka should answer. Found no answer so far."
         if self._find_frozen_since_s() is not None:
             return Reason.FROZEN_STEP, explain_frozen_step(self._progress)
+        if operations := view.lacking.get(partition.topic):
+            return Reason.DENIED, explain_lacking({partition.topic: operations}, self._worker.grants)
         if partition.topic in self._followed:
             return Reason.FOLLOWER, "The worker should read this topic to its end, outside its group. Found it behind."
         if recoveries > 1:
@@ -115,6 +130,8 @@ class Diagnosis:
         """What the worker's thread waits for, by the error of its last attempt, and since when."""
         if "Redis" in wait.error and not wait.error.startswith("Kafka"):
             return Reason.REDIS, wait.since_s, wait.error
+        if text := explain_denied(wait.error, view.lacking, self._worker.grants):
+            return Reason.DENIED, wait.since_s, text
         if missing := self._find_missing(view):
             return Reason.TOPIC_MISSING, wait.since_s, f"{self._explain_missing(missing)} {wait.error}"
         does_kafka_answer = view.answered_s > wait.since_s and not view.error
@@ -135,6 +152,8 @@ class Diagnosis:
         return since_s if time.monotonic() - since_s > FROZEN_AFTER_S else None
 
     def _find_unfit(self, view: KafkaView) -> tuple[Reason, str] | None:
+        if unseen := {name: view.lacking[name] for name in view.lacking if name not in (view.partition_counts or {})}:
+            return Reason.DENIED, explain_lacking(unseen, self._worker.grants)
         if missing := self._find_missing(view):
             return Reason.TOPIC_MISSING, self._explain_missing(missing)
         if view.partition_counts and (text := self._worker.check_topics(view.partition_counts)):
@@ -149,7 +168,7 @@ class Diagnosis:
         )
 
     def _explain_missing(self, missing: Mapping[str, str]) -> str:
-        return explain_missing_topics(missing, self._worker.servers, self._worker.new_partitions)
+        return explain_missing_topics(missing, self._worker.grants.servers, self._worker.new_partitions)
 
     def _explain_rebalance(self) -> str:
-        return explain_rebalance(self._worker.group, self._worker.servers)
+        return explain_rebalance(self._worker.group, self._worker.grants.servers)

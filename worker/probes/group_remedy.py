@@ -20,9 +20,10 @@ class GroupRemedy:
     def apply(self, consumer: GroupConsumer) -> None:
         """Ask for a rebalance where partitions have no member, replace a client that does not return records."""
         now_s = time.monotonic()
+        self._watchdog.note_denial(consumer.denial)
         if self._asks_for_rebalance and now_s >= self._rebalance_due_s and self._watchdog.needs_rebalance():
             self._rebalance_due_s = now_s + INTERVAL_S
-            consumer.request_rebalance()
+            consumer.request_rebalance("some of its partitions have no member.")
         if now_s >= self._client_due_s and (unread := self._watchdog.find_unread()):
             self._client_due_s = now_s + INTERVAL_S
             consumer.replace_client(f"this client returns no records: {unread}")

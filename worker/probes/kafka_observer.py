@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +24,8 @@ GROUP_S: Final = 6.0  # between two looks at the group while all its partitions 
 class KafkaView:
     """What Kafka said last; each field is replaced as a whole, so that readers need no lock.
 
-    `partition_counts`: of the topics that exist; None before the first answer. `stable_ends`: of partitions that lag.
+    `partition_counts`: of the topics that exist and that the user may see; None before the first answer. `lacking`:
+    what it may not do with which topics. `stable_ends`: of partitions that lag.
     `error`: why the last query failed, empty if it did not. `unassigned_since_s`: since when a stable group has
     partitions that none of its members has. Times are monotonic.
     """
@@ -32,6 +33,7 @@ class KafkaView:
     answered_s: float
     error: str = ""
     partition_counts: Mapping[str, int] | None = None
+    lacking: Mapping[str, Sequence[str]] = field(default_factory=dict)
     ends: Mapping[TopicPartition, int] = field(default_factory=dict)
     stable_ends: Mapping[TopicPartition, int] = field(default_factory=dict)
     rebalancing_since_s: float | None = None
@@ -46,18 +48,18 @@ class KafkaObserver:
         *,
         kafka: KafkaSettings,
         group: str,
-        topics: Set[str],
+        operations: Mapping[str, Sequence[str]],
         group_topics: Set[str],
         followed_topics: Set[str],
         lag: LagMonitor,
         list_partitions: Callable[[], Set[TopicPartition]],
         is_blocked: Callable[[], bool],
     ) -> None:
-        """`topics`: all that the worker needs. `group_topics`: read by the group; `followed_topics`: read outside it.
+        """`operations`: what the worker does with each topic that it needs. `group_topics`: read by the group.
 
-        `list_partitions`: those of the group that the worker has.
+        `followed_topics`: read outside it. `list_partitions`: those of the group that the worker has.
         """
-        self._kafka, self._group, self._topics = kafka, group, topics
+        self._kafka, self._group, self._operations = kafka, group, operations
         self._group_topics, self._followed_topics = group_topics, followed_topics
         self._lag, self._list_partitions, self._is_blocked = lag, list_partitions, is_blocked
         self.view = KafkaView(answered_s=time.monotonic())
@@ -89,7 +91,9 @@ class KafkaObserver:
         now_s = time.monotonic()
         if now_s >= self._topics_due_s or self._is_blocked():
             self._topics_due_s = now_s + TOPICS_S
-            self.view.partition_counts = probe.count_partitions(self._topics)
+            counts = probe.count_partitions(self._operations)
+            self.view.lacking = probe.find_lacking(self._operations)
+            self.view.partition_counts = counts
         self.view.ends = probe.fetch_ends(self._list_partitions() | self._list_all(self._followed_topics))
         self.view.stable_ends = probe.fetch_ends(self._lag.lagging(), stable=True)
         self.view.answered_s, self.view.error = time.monotonic(), ""

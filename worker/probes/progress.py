@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ class Snapshot(NamedTuple):
     """Partitions of the group as of `at_s` (monotonic): up to where they are done, and their ends as far as known.
 
     `folded`: how far profiles are folded, which advances alone after a loss of state. `recoveries`: how often the
-    worker has recovered its state so far.
+    worker has recovered its state so far. `missing`: partitions that the group assigns to it, and that do not exist.
     """
 
     at_s: float
@@ -29,6 +29,7 @@ class Snapshot(NamedTuple):
     ends: Positions
     folded: Positions
     recoveries: int
+    missing: Set[TopicPartition]
 
 
 @dataclass(slots=True)
@@ -36,23 +37,29 @@ class Progress:
     """The latest snapshot of the thread that created this object.
 
     `followed`: the positions in topics that are read outside the group; called from other threads. `step`: names what
-    the thread does now.
+    the thread does now. `denial`: the error by which Kafka denies the group to this process, if it does.
     """
 
     followed: Callable[[], Positions] = dict
     step: Callable[[], str] = lambda: ""
     latest: Snapshot | None = None  # replaced as a whole, so that readers need no lock
     worked_s: float = 0.0
+    denial: str = ""
     thread_id: int = 0
 
     def __post_init__(self) -> None:
         self.thread_id = threading.get_ident()
 
     def publish(
-        self, positions: Positions, ends: Positions, folded: Positions = NO_POSITIONS, recoveries: int = 0
+        self,
+        positions: Positions,
+        ends: Positions,
+        folded: Positions = NO_POSITIONS,
+        recoveries: int = 0,
+        missing: Set[TopicPartition] = frozenset(),
     ) -> None:
         """Replace the snapshot, at least once in a few seconds."""
-        self.latest = Snapshot(time.monotonic(), positions, ends, folded, recoveries)
+        self.latest = Snapshot(time.monotonic(), positions, ends, folded, recoveries, missing)
 
     def touch(self) -> None:
         """The thread advances in something that takes longer than a batch, such as loading a topic."""

@@ -13,6 +13,7 @@ from typing import Final
 from contract.settings.reading import Settings
 from transport.records import TopicPartition
 from worker.ops import metrics
+from worker.ops.denied_rights import Grants, list_operations
 from worker.probes.blocks import Block, Reason
 from worker.probes.diagnosis import FROZEN_AFTER_S, Diagnosis, WatchedWorker
 from worker.probes.kafka_observer import KafkaObserver, KafkaView
@@ -48,7 +49,7 @@ class Watchdog:
         """
         worker = WatchedWorker(
             group=group,
-            servers=settings.kafka.bootstrap_servers,
+            grants=Grants.of(settings.kafka),
             topics=topics,
             followed_topics=followed_topics or {},
             new_partitions=settings.topics.partitions,
@@ -57,12 +58,14 @@ class Watchdog:
         )
         self._progress, self._limits = progress, settings.worker
         self._followed_topics = frozenset(worker.followed_topics.values())
+        group_names = frozenset(group_topics)
+        read = group_names | self._followed_topics
         self._lag = LagMonitor()
         self._observer = KafkaObserver(
             kafka=settings.kafka,
             group=group,
-            topics=frozenset(topics.values()),
-            group_topics=frozenset(group_topics),
+            operations={name: ["READ"] if name in read else list_operations(kind) for kind, name in topics.items()},
+            group_topics=group_names,
             followed_topics=self._followed_topics,
             lag=self._lag,
             list_partitions=lambda: set(progress.latest.ends) if progress.latest else set(),
@@ -95,6 +98,10 @@ class Watchdog:
         """Whether the group is stable, and partitions have had no member for some time."""
         since_s = self._observer.view.unassigned_since_s
         return since_s is not None and time.monotonic() > since_s + UNASSIGNED_S
+
+    def note_denial(self, error: str) -> None:
+        """Keep the error by which Kafka denies the group to the worker; empty if it does not."""
+        self._progress.denial = error
 
     def find_unread(self) -> str | None:
         """A partition that has records which the client has not returned for `worker.blocked_s`, without any reason."""

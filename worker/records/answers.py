@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from contract.features.columns import encode_text
 from contract.hashing import hash_id
-from contract.messages import ACTIONS, Decision, Ranking, Recommendations, ScoredRow, to_json
+from contract.messages import ACTIONS, Decision, Ranking, Recommendations, ScoredRow, to_json, to_msgpack
 from contract.settings.worker import ListSettings
 from worker.ops import metrics
 
@@ -68,16 +68,34 @@ class AnswerKind:
     count: Callable[[Any], None] | None = None
 
 
-class Answer(NamedTuple):
-    """One answer: its scored row, and its message where the kind has one.
-
-    `digest`: of the event's content, for kinds that are claimed; empty if it is not known.
-    """
+class AnswerFields(NamedTuple):
+    """The fields of an answer."""
 
     kind: AnswerKind
     scored: ScoredRow
     message: Any = None
     digest: str = ""
+
+
+class Answer(AnswerFields):
+    """One answer: its scored row, and its message where the kind has one, each encoded once for claim and record.
+
+    `digest`: of the event's content, for kinds that are claimed; empty if it is not known.
+    """
+
+    def encode_row(self) -> bytes:
+        """The scored row as MessagePack."""
+        encoded: bytes | None = self.__dict__.get("row")
+        if encoded is None:
+            encoded = self.__dict__["row"] = to_msgpack(self.scored)
+        return encoded
+
+    def encode_message(self) -> bytes:
+        """The message, as its kind encodes it."""
+        encoded: bytes | None = self.__dict__.get("message_bytes")
+        if encoded is None:
+            encoded = self.__dict__["message_bytes"] = self.kind.encode(self.message)
+        return encoded
 
 
 def kinds_among(answers: Iterable[Answer]) -> set[AnswerKind]:

@@ -160,8 +160,12 @@ def decode_mapped(
             continue
         kind = first_kind
         try:
-            kind, document = reader.find_kind(record)
-            event, was_clamped = clamp(reader.readers[kind].read_document(document), kafka_ms)
+            if (typed := reader.read_typed(record)) is not None:
+                kind, event = typed
+            else:
+                kind, document = reader.find_kind(record)
+                event = reader.readers[kind].read_document(document)
+            event, was_clamped = clamp(event, kafka_ms)
         except Skipped:
             metrics.SKIPPED_RECORDS.labels(topic).inc()
             continue

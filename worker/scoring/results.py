@@ -7,11 +7,10 @@ from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 
-from contract.messages import to_msgpack
 from contract.settings.servers import TopicSettings
 from worker.kafka.outgoing import OutgoingRecord, leave_out
 from worker.ops import metrics
-from worker.records.answers import Answer, AnswerKind
+from worker.records.answers import Answer, AnswerKind, kinds_among
 from worker.records.batch import Reject
 from worker.records.dead_letters import report_undeliverable
 
@@ -36,24 +35,31 @@ class BatchResults:
         A row goes to the partition of its event if both topics have as many partitions: the joiner joins by partition,
         and the event's producer may use another partitioner than this one.
         """
+        kinds, letters_topic = kinds_among(self.answers), topics.dead_letters
+        topic_of = {kind: topics.topic_name(kind.topic) for kind in kinds if kind.topic}
         records = [
             OutgoingRecord(
-                topics.topic_name(kind.topic),
-                kind.record_key(message),
-                kind.encode(message),
+                topic_of[answer.kind],
+                answer.kind.record_key(answer.message),
+                answer.encode_message(),
                 (),
-                partial(report_undeliverable, topics.dead_letters, row) if kind.claim else leave_out,
+                partial(report_undeliverable, letters_topic, answer.scored) if answer.kind.claim else leave_out,
             )
-            for kind, row, message, _ in self.answers
-            if kind.topic
+            for answer in self.answers
+            if answer.kind.topic
         ]
         scored, scored_count = topics.scored, partition_counts.get(topics.scored)
         like_scored = {topic for topic, count in partition_counts.items() if count == scored_count}
         return records + [
             OutgoingRecord(
-                scored, row.user_id, to_msgpack(row), (), leave_out, row.partition if row.topic in like_scored else -1
+                scored,
+                answer.scored.user_id,
+                answer.encode_row(),
+                (),
+                leave_out,
+                answer.scored.partition if answer.scored.topic in like_scored else -1,
             )
-            for _, row, _, _ in self.answers
+            for answer in self.answers
         ]
 
     def record_metrics(self, kinds: Iterable[AnswerKind]) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from contract.messages import to_json
-from contract.redis_keys import escape_id
+from contract.redis_keys import POPULAR, escape_user_id
 from contract.settings.worker import ListSettings
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, CachePolicy, kinds_among
 from worker.redis.client import RedisClient
-from worker.state.erasure_fence import ErasureFence
-from worker.state.guarded_writer import GuardedWrite, GuardedWriter, Mode
+from worker.state.erasure_fence import ErasureFence, UnknownErasure
+from worker.state.guarded_writer import GuardedWrite, GuardedWriter, Mode, WritePolicy
 from worker.state.user_key_index import UserKeyIndex
 
 
@@ -45,27 +45,34 @@ class AnswerCache:
 
         Raises `UnknownErasure` after all others are written, or `Unavailable`; then it may be called again.
         """
-        if not any(kind.cache for kind in kinds_among(answers)):
-            return
+        unknown: UnknownErasure | None = None
+        for kind in kinds_among(answers):
+            if kind.cache:
+                try:
+                    self._write_kind(kind.cache, [answer for answer in answers if answer.kind is kind])
+                except UnknownErasure as error:
+                    unknown = error
+        if unknown:
+            raise unknown
+
+    def _write_kind(self, policy: CachePolicy, answers: Iterable[Answer]) -> None:
         writes = list[GuardedWrite]()
-        for kind, scored, message, _ in answers:
-            if (policy := kind.cache) is None:
-                continue
+        for answer in answers:
+            scored, message = answer.scored, answer.message
             entry_id = policy.entry_id(message) if policy.entry_id else ""
             writes.append(
                 GuardedWrite(
                     key=self._key(policy, scored.user_id, entry_id),
-                    value=kind.encode(message),
+                    value=answer.encode_message(),
                     user=scored.user_id,
                     ts_ms=scored.ts_ms,
-                    ttl_s=policy.ttl_s(self._lists),
-                    mode=Mode.NEWEST if policy.keeps_newer else Mode.LATEST,
-                    source_ms=message.source_ms if policy.keeps_newer else 0,
-                    user_index=self._index(self.client, policy) if policy.index_key else None,
                     entry=entry_id,
+                    source_ms=message.source_ms if policy.keeps_newer else 0,
                 )
             )
-        self._writer.write(writes, int(self._clock_s()))
+        mode = Mode.NEWEST if policy.keeps_newer else Mode.LATEST
+        index = self._index(self.client, policy) if policy.index_key else None
+        self._writer.write(WritePolicy(policy.ttl_s(self._lists), mode, index), writes, int(self._clock_s()))
 
     def delete_users(self, until_ms: Mapping[str, int]) -> None:
         """Delete the entries of these users (by id), and keep late ones out from now on."""
@@ -91,7 +98,7 @@ class AnswerCache:
         """Write popular items by category ('' for all of them): the list of users without one. Empty: delete it."""
         commands = list[tuple[Any, ...]]()
         for category, items in popular.items():
-            key = f"{self._prefix}rec:popular" + (f":{category}" if category else "")
+            key = f"{self._prefix}rec:{POPULAR}" + (f":{category}" if category else "")
             payload = to_json({"items": items, "computed_ms": now_ms})
             commands.append(("SET", key, payload, "EX", self._lists.ttl_s) if items else ("DEL", key))
         if commands:
@@ -104,7 +111,7 @@ class AnswerCache:
         return self._key(policy, answer.scored.user_id, policy.entry_id(answer.message) if policy.entry_id else "")
 
     def _key(self, policy: CachePolicy, user_id: str, entry_id: str = "") -> str:
-        return f"{self._prefix}{policy.key}:{escape_id(user_id)}" + (f":{entry_id}" if policy.entry_id else "")
+        return f"{self._prefix}{policy.key}:{escape_user_id(user_id)}" + (f":{entry_id}" if policy.entry_id else "")
 
     def _index(self, client: RedisClient, policy: CachePolicy) -> UserKeyIndex:
         if (client, policy.index_key) not in self._indexes:

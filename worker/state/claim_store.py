@@ -8,6 +8,7 @@ noticed: it gets a claim of its own, at `decision:{event_id}:{digest}`.
 import base64
 import hashlib
 import time
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -15,13 +16,13 @@ import msgspec
 from msgspec.structs import replace
 
 from contract.events.model import DIGEST_BYTES
-from contract.messages import ScoredRow, read_scored_row, to_msgpack
-from contract.redis_keys import escape_id
+from contract.messages import ScoredRow, read_scored_row
+from contract.redis_keys import escape_id, escape_ids
 from worker.ops import metrics
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, ClaimPolicy, kinds_among
 from worker.redis.client import RedisClient, WrongType
 from worker.state.erasure_fence import ErasureFence
-from worker.state.guarded_writer import GuardedWrite, GuardedWriter, Mode, Reply
+from worker.state.guarded_writer import GuardedWrite, GuardedWriter, Mode, Reply, WritePolicy
 from worker.state.user_key_index import UserKeyIndex
 
 DEFAULT_TTL_S: Final = 7 * 86_400
@@ -76,14 +77,20 @@ class ClaimStore:
         Another event with the id of an answered one gets the answer that the policy has for it. An event that an
         erasure covers gets no claim. Raises `UnknownErasure` or `Unavailable`; then it may be called again.
         """
-        if not any(kind.claim for kind in kinds_among(answers)):
-            return answers
         result = list(answers)
-        pending = [self._to_write(number, answer) for number, answer in enumerate(answers) if answer.kind.claim]
-        while pending:
-            replies = self._writer.write([write for _, write in pending], int(self._clock_s()))
-            pending = list(self._settle(result, pending, replies))
+        for kind in kinds_among(answers):
+            if kind.claim:
+                self._claim_kind(kind, result)
         return result
+
+    def _claim_kind(self, kind: AnswerKind, result: list[Answer]) -> None:
+        """Claim the answers of a kind, and put what is stored in their places."""
+        policy = WritePolicy(self.ttl_s, Mode.FIRST, self._index(kind))
+        numbers = [number for number, answer in enumerate(result) if answer.kind is kind]
+        pending = list(zip(numbers, self._to_writes(kind, [result[number] for number in numbers]), strict=True))
+        while pending:
+            replies = self._writer.write(policy, [write for _, write in pending], int(self._clock_s()))
+            pending = list(self._settle(result, pending, replies))
 
     def _settle(
         self, result: list[Answer], claims: Sequence[tuple[int, GuardedWrite]], replies: Sequence[Reply]
@@ -91,12 +98,12 @@ class ClaimStore:
         """Put what is stored into `result`; returns the claims to write again, under another key or over a value."""
         first_numbers = dict[str, int]()  # an event without a claim may be twice in a batch
         for (number, write), reply in zip(claims, replies, strict=True):
-            answer = result[number]
             if not isinstance(reply, bytes):
-                first = result[first_numbers.setdefault(write.key, number)]
-                if first.scored.user_id == answer.scored.user_id:
-                    result[number] = first
+                first_number = first_numbers.setdefault(write.key, number)
+                if first_number != number and result[first_number].scored.user_id == write.user:
+                    result[number] = result[first_number]
                 continue
+            answer = result[number]
             try:
                 stored = from_stored(answer.kind, reply)
             except UNREADABLE:
@@ -109,7 +116,8 @@ class ClaimStore:
                 yield number, write._replace(unreadable=reply)
             else:
                 result[number] = to_conflict(answer)
-                yield self._to_write(number, result[number])
+                (conflict,) = self._to_writes(answer.kind, [result[number]])
+                yield number, conflict
 
     def delete_erased(self, until_ms: Mapping[str, int], is_answered: Callable[[str, int, int], bool]) -> None:
         """Delete claims of users (by id) on events up to a time, once `is_answered` (topic, partition, offset).
@@ -146,20 +154,19 @@ class ClaimStore:
             if row is not None and row.user_id == user:
                 self._delete(kind, user, [entry])
 
-    def _to_write(self, number: int, answer: Answer) -> tuple[int, GuardedWrite]:
-        """The claim of an answer, with the number of the answer."""
-        kind, row = answer.kind, answer.scored
-        entry = conflict_entry(row.event_id, answer.digest, row.user_id) if row.is_conflict else escape_id(row.event_id)
-        return number, GuardedWrite(
-            key=self._key(kind, entry),
-            value=to_stored(answer),
-            user=row.user_id,
-            ts_ms=row.ts_ms,
-            ttl_s=self.ttl_s,
-            mode=Mode.FIRST,
-            user_index=self._index(kind),
-            entry=entry,
-        )
+    def _to_writes(self, kind: AnswerKind, answers: Sequence[Answer]) -> list[GuardedWrite]:
+        """The claims of answers of one kind."""
+        entries = [
+            conflict_entry(row.event_id, digest, row.user_id) if row.is_conflict else ident
+            for (_, row, _, digest), ident in zip(
+                answers, escape_ids([answer.scored.event_id for answer in answers]), strict=True
+            )
+        ]
+        prefix = self._key(kind, "")
+        return [
+            GuardedWrite(prefix + entry, to_stored(answer), answer.scored.user_id, answer.scored.ts_ms, entry)
+            for answer, entry in zip(answers, entries, strict=True)
+        ]
 
     def _read(self, keys: Sequence[str]) -> list[bytes | None]:
         """The claims at these keys; a key of another type is deleted: it is no claim."""
@@ -217,8 +224,8 @@ def is_same_event(stored: Answer, answer: Answer) -> bool:
 
 def to_stored(answer: Answer) -> bytes:
     """The public message with `scored` and `digest` as its last fields."""
-    message, row = answer.kind.encode(answer.message), base64.b64encode(to_msgpack(answer.scored))
-    return b'%b,"scored":"%b","digest":"%b"}' % (message[:-1], row, answer.digest.encode())
+    message, row = answer.encode_message(), b2a_base64(answer.encode_row(), newline=False)
+    return b"".join((message[:-1], b',"scored":"', row, b'","digest":"', answer.digest.encode(), b'"}'))
 
 
 def from_stored(kind: AnswerKind, value: bytes) -> Answer:

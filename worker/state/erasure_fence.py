@@ -10,7 +10,7 @@ writes an answer reads the mark of its user: see `worker.state.guarded_writer`.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from contract.errors import StaleState
@@ -62,10 +62,12 @@ class ErasureFence:
         if calls:
             client.run_script(MARK, calls)
 
-    def find_until_ms(self, user: str) -> int:
-        """The time up to which this worker knows a user to be erased; -1 for none."""
-        known = self.erasures.until_ms.get(f"user:{user}", -1) if self.erasures else -1
-        return max(known, self._accepted.get(user, -1)) if self._accepted else known
+    def find_until_ms(self, users: Sequence[str]) -> list[int]:
+        """The time up to which this worker knows each user to be erased; -1 for none."""
+        if not self.erasures and not self._accepted:
+            return [-1] * len(users)
+        known = self.erasures.until_ms
+        return [max(known.get(f"user:{user}", -1), self._accepted.get(user, -1)) for user in users]
 
     def raise_unknown(self, marks: Mapping[str, int]) -> None:
         """Raise `UnknownErasure` for marks (by user) beyond what this worker knows; nothing was written for them.

@@ -7,8 +7,7 @@ deleted again.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import chain, groupby, islice
-from operator import attrgetter
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from worker.ops import metrics
@@ -25,29 +24,28 @@ from worker.state.user_key_index import EXPIRY_MARGIN_S, UserKeyIndex
 WRITE: Final = """
 local call, try = redis.call, redis.pcall
 local n, now, margin, ttl, mode, width = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local fenced, expires_s, replaced, extended = #KEYS > n, now + ttl, 0, {}
+local fenced, expires_s, replaced = #KEYS > n, now + ttl, 0
 local marks = fenced and call('MGET', unpack(KEYS, n + 1, 2 * n)) or {}
 local replies = {}
 
 local function is_other_type(reply) return type(reply) == 'table' and reply.err and reply.err:find('^WRONGTYPE') end
 
 local function extend_index(key)
-  extended[key] = true
   if call('PTTL', key) < ttl * 1000 then
     call('ZREMRANGEBYSCORE', key, '-inf', '(' .. (now - margin))
     call('EXPIRE', key, ttl + margin)
   end
 end
 
-local function add_to_index(key, member)
-  local added = try('ZADD', key, 'GT', expires_s, member)
+local function add_to_index(key, members)
+  local added = try('ZADD', key, 'GT', unpack(members))
   if is_other_type(added) then
     call('DEL', key)
     replaced = replaced + 1
-    added = call('ZADD', key, expires_s, member)
+    added = call('ZADD', key, unpack(members))
   end
   if type(added) == 'table' then return added end
-  if not extended[key] then extend_index(key) end
+  extend_index(key)
 end
 
 local function put(key, value, source, unreadable)
@@ -73,22 +71,35 @@ local function put(key, value, source, unreadable)
   return set.err and set or held
 end
 
+local members_of, is_written = {}, {}
 for i = 1, n do
   local at = 7 + width * (i - 1)
-  local value, member, source = ARGV[at], ARGV[at + 1], width > 2 and ARGV[at + 2]
-  local mark, known, unreadable, reply = tonumber(marks[i] or '') or -1, -1, '', false
-  if width > 3 then known, unreadable = tonumber(ARGV[at + 3]), ARGV[at + 5] end
+  local member, mark, known = ARGV[at + 1], tonumber(marks[i] or '') or -1, width > 3 and tonumber(ARGV[at + 3]) or -1
   if mark > known then
-    reply = {string.format('%.0f', mark)}
+    replies[i] = {string.format('%.0f', mark)}
   elseif known >= 0 and tonumber(ARGV[at + 4]) <= known then
     local held = mode == 'first' and try('GET', KEYS[i])
-    if type(held) == 'string' and held ~= unreadable then reply = held end
+    replies[i] = type(held) == 'string' and held ~= ARGV[at + 5] and held
   else
-    local failed = fenced and member ~= '' and add_to_index(KEYS[2 * n + i], member)
-    reply = failed or put(KEYS[i], value, source, unreadable)
-    if type(reply) == 'table' then return reply end
+    is_written[i] = true
+    if fenced and member ~= '' then
+      local members = members_of[KEYS[2 * n + i]] or {}
+      members_of[KEYS[2 * n + i]] = members
+      members[#members + 1], members[#members + 2] = expires_s, member
+    end
   end
-  replies[i] = reply
+end
+for key, members in pairs(members_of) do
+  local failed = add_to_index(key, members)
+  if failed then return failed end
+end
+for i = 1, n do
+  if is_written[i] then
+    local at = 7 + width * (i - 1)
+    local reply = put(KEYS[i], ARGV[at], width > 2 and ARGV[at + 2], width > 3 and ARGV[at + 5] or '')
+    if type(reply) == 'table' then return reply end
+    replies[i] = reply
+  end
 end
 replies[n + 1] = replaced
 return replies
@@ -105,18 +116,23 @@ class Mode(StrEnum):
     LATEST = "latest"  # it is replaced
 
 
+class WritePolicy(NamedTuple):
+    """What many writes have in common. `user_index` lists their keys."""
+
+    ttl_s: int
+    mode: Mode
+    user_index: UserKeyIndex | None = None
+
+
 class GuardedWrite(NamedTuple):
-    """One answer to write. `user_index` lists it as `entry`; `unreadable` is a value that counts as none."""
+    """One answer to write. The policy's index lists it as `entry`; `unreadable` is a value that counts as none."""
 
     key: str
     value: bytes
     user: str
     ts_ms: int
-    ttl_s: int
-    mode: Mode
-    source_ms: int = 0
-    user_index: UserKeyIndex | None = None
     entry: str = ""
+    source_ms: int = 0
     unreadable: bytes = b""
 
 
@@ -126,35 +142,42 @@ class GuardedWriter:
     def __init__(self, *, client: RedisClient, fence: ErasureFence, kind: str) -> None:
         self._client, self._fence, self._kind = client, fence, kind
 
-    def write(self, writes: Sequence[GuardedWrite], now_s: int) -> list[Reply]:
+    def write(self, policy: WritePolicy, writes: Sequence[GuardedWrite], now_s: int) -> list[Reply]:
         """The value that was there before, for each write; None where it was none.
 
         An answer that its user's erasure covers is not written, and the value that is there is returned all the same.
         Raises `UnknownErasure` after all others are written, or `Unavailable`; then it may be called again.
         """
-        replies, marks = list[Reply](), dict[str, int]()
-        for write, reply in zip(writes, self._write(writes, now_s), strict=True):
+        replies, marks = self._write(policy, writes, now_s), dict[str, int]()
+        for number, reply in enumerate(replies):
             if isinstance(reply, list):
-                marks[write.user] = int(reply[0])
-                reply = None
+                marks[writes[number].user] = int(reply[0])
+                replies[number] = None
             elif reply == REPLACED:
                 metrics.UNREADABLE_KEYS.labels(self._kind).inc()
-            replies.append(reply)
         self._fence.raise_unknown(marks)
         return replies
 
-    def _write(self, writes: Sequence[GuardedWrite], now_s: int) -> list[Any]:
+    def _write(self, policy: WritePolicy, writes: Sequence[GuardedWrite], now_s: int) -> list[Any]:
+        known = self._fence.find_until_ms([write.user for write in writes])
         if self._client.spans_slots:
-            return self._run(writes, now_s, fenced=True)
-        self._add_to_indexes([write for write in writes if write.ts_ms > self._find_known(write)], now_s)
-        return self._undo_fenced(writes, self._run(writes, now_s, fenced=False))
+            return self._run(policy, writes, known, now_s, fenced=True)
+        if policy.user_index:
+            pairs = zip(writes, known, strict=True)
+            entries = [(write.user, write.entry) for write, known_ms in pairs if write.ts_ms > known_ms]
+            policy.user_index.add(entries, policy.ttl_s, now_s)
+        replies = self._run(policy, writes, known, now_s, fenced=False)
+        return self._undo_fenced(policy, writes, known, replies)
 
-    def _run(self, writes: Sequence[GuardedWrite], now_s: int, *, fenced: bool) -> list[Any]:
-        """The replies of the script; one call for many writes that have time to live and mode in common."""
-        calls, items_max = list[tuple[list[str], list[Any]]](), self._client.script_items_max if fenced else 1
-        for (ttl_s, mode), group in groupby(writes, key=attrgetter("ttl_s", "mode")):
-            while chunk := list(islice(group, items_max)):
-                calls.append(self._build_call(chunk, [now_s, EXPIRY_MARGIN_S, ttl_s, mode], fenced))
+    def _run(
+        self, policy: WritePolicy, writes: Sequence[GuardedWrite], known: Sequence[int], now_s: int, *, fenced: bool
+    ) -> list[Any]:
+        """The replies of the script, of which one call has many writes."""
+        size = self._client.script_items_max if fenced else 1
+        calls = [
+            self._build_call(policy, writes[begin : begin + size], known[begin : begin + size], now_s, fenced)
+            for begin in range(0, len(writes), size)
+        ]
         replies = list[Any]()
         for *chunk_replies, replaced_indexes in self._client.run_script(WRITE, calls):
             replies += chunk_replies
@@ -162,48 +185,37 @@ class GuardedWriter:
         return replies
 
     def _build_call(
-        self, chunk: Sequence[GuardedWrite], common: Sequence[Any], fenced: bool
+        self, policy: WritePolicy, chunk: Sequence[GuardedWrite], known: Sequence[int], now_s: int, fenced: bool
     ) -> tuple[list[str], list[Any]]:
-        keys = [write.key for write in chunk]
-        if fenced:
-            keys += [self._fence.mark_key(write.user) for write in chunk]
-            keys += [write.user_index.key(write.user) if write.user_index else write.key for write in chunk]
-        known = [self._find_known(write) for write in chunk]
-        columns: list[list[Any]] = [
-            [write.value for write in chunk],
-            [write.user_index.member(write.user, write.entry) if write.user_index else "" for write in chunk],
-        ]
-        is_plain = max(known) < 0 and not any(write.unreadable for write in chunk)
-        if not is_plain or chunk[0].mode is Mode.NEWEST:
-            columns.append([write.source_ms for write in chunk])
+        keys, values, users, times_ms, entries, sources_ms, unreadable = map(list, zip(*chunk, strict=True))
+        index = policy.user_index
+        members = index.members(users, entries) if index else [""] * len(chunk)
+        columns: list[Sequence[Any]] = [values, members]
+        is_plain = max(known) < 0 and not any(unreadable)
+        if not is_plain or policy.mode is Mode.NEWEST:
+            columns.append(sources_ms)
         if not is_plain:
-            columns += [known, [write.ts_ms for write in chunk], [write.unreadable for write in chunk]]
-        return keys, [len(chunk), *common, len(columns), *chain.from_iterable(zip(*columns, strict=True))]
+            columns += [known, times_ms, unreadable]
+        if fenced:
+            keys += [*map(self._fence.mark_key, users), *(map(index.key, users) if index else keys)]
+        common = [len(chunk), now_s, EXPIRY_MARGIN_S, policy.ttl_s, policy.mode, len(columns)]
+        return keys, [*common, *chain.from_iterable(zip(*columns, strict=True))]
 
-    def _find_known(self, write: GuardedWrite) -> int:
-        return self._fence.find_until_ms(write.user)
-
-    def _add_to_indexes(self, writes: Sequence[GuardedWrite], now_s: int) -> None:
-        entries: dict[tuple[UserKeyIndex, int], list[tuple[str, str]]] = {}
-        for write in writes:
-            if write.user_index:
-                entries.setdefault((write.user_index, write.ttl_s), []).append((write.user, write.entry))
-        for (index, ttl_s), index_entries in entries.items():
-            index.add(index_entries, ttl_s, now_s)
-
-    def _undo_fenced(self, writes: Sequence[GuardedWrite], replies: list[Any]) -> list[Any]:
+    def _undo_fenced(
+        self, policy: WritePolicy, writes: Sequence[GuardedWrite], known: Sequence[int], replies: list[Any]
+    ) -> list[Any]:
         """Delete what was written although a mark forbids it, and reply so."""
         marks = self._client.pipeline([("MGET", self._fence.mark_key(write.user)) for write in writes])
-        for number, (write, (mark,)) in enumerate(zip(writes, marks, strict=True)):
-            known, until_ms = self._find_known(write), int(mark) if mark is not None and mark.isdigit() else -1
-            if until_ms <= known:
+        for number, (write, known_ms, (mark,)) in enumerate(zip(writes, known, marks, strict=True)):
+            until_ms = int(mark) if mark is not None and mark.isdigit() else -1
+            if until_ms <= known_ms:
                 continue
             is_written = (
-                replies[number] != KEPT if write.mode is not Mode.FIRST else replies[number] in (None, REPLACED)
+                replies[number] != KEPT if policy.mode is not Mode.FIRST else replies[number] in (None, REPLACED)
             )
-            if is_written and write.ts_ms > known:
+            if is_written and write.ts_ms > known_ms:
                 self._client.pipeline([("DEL", write.key)])
-                if write.user_index:
-                    write.user_index.remove(write.user, [write.entry])
+                if policy.user_index:
+                    policy.user_index.remove(write.user, [write.entry])
             replies[number] = [mark]
         return replies

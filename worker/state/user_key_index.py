@@ -8,11 +8,11 @@ setting: an erasure finds what was written under any former one.
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from contract.hashing import bucket_of
-from contract.redis_keys import escape_id
+from contract.redis_keys import escape_id, escape_ids
 from contract.units import HOUR_MS
 from worker.ops import metrics
 from worker.redis.client import RedisClient, WrongType
@@ -49,6 +49,11 @@ class UserKeyIndex:
     @staticmethod
     def member(user: str, ident: str) -> str:
         return f"{escape_id(user)}:{ident}"
+
+    @staticmethod
+    def members(users: Sequence[str], idents: Sequence[str]) -> list[str]:
+        """`member` of each pair."""
+        return [f"{user}:{ident}" for user, ident in zip(escape_ids(users), idents, strict=True)]
 
     def add(self, entries: Iterable[tuple[str, str]], ttl_s: int, now_s: int) -> None:
         """List pairs of a user and an id, of answers that live for `ttl_s`; only for where no script can do it."""

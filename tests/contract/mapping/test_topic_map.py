@@ -175,6 +175,11 @@ def test_a_debezium_change_is_read_once_for_an_order_and_always_for_a_product(wr
     assert read(products, change("d", row, None))[1] == {"item_id": "A", "available": False}
 
 
+def test_a_tombstone_within_a_debezium_payload_is_skipped() -> None:
+    with pytest.raises(Skipped):
+        open_map(CLICK_FIELDS, "clicks", envelope="debezium").read(b'{"schema": null, "payload": null}')
+
+
 def test_attributes_are_read_by_their_own_names() -> None:
     fields = {**ORDER_FIELDS, "attributes": {"browser": "client.browser", "age": "client.age"}}
     order = {**ORDER, "client": {"browser": "lynx", "age": 34}}

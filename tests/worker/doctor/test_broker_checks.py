@@ -25,6 +25,8 @@ def test_a_broker_that_advertises_an_address_that_is_not_reachable_is_an_error()
         assert finding.severity == Severity.ERROR
         assert "advertised.listeners" in finding.text
         assert "nowhere.invalid:9092" in finding.text
+        assert "advertised.listeners=PLAINTEXT://REACHABLE_HOST:9092" in finding.command
+        assert finding.command.endswith("# of broker 2")
         (finding,) = check_addresses({1: ("127.0.0.1", port)}, "shop:9092")
         assert finding.severity == Severity.OK
 

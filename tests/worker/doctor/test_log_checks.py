@@ -5,9 +5,10 @@ import pytest
 from transport.records import TopicPartition
 from worker.doctor.finding import Severity
 from worker.doctor.kafka_examination import find_reader
-from worker.doctor.log_checks import DAY_MS, check_catalogue, check_clock, check_lag
+from worker.doctor.log_checks import DAY_MS, LEARNER, LEARNER_LAG_S_MAX, check_catalogue, check_clock, check_lag
 
 PRODUCTS, ORDERS = TopicPartition("shop.products", 0), TopicPartition("shop.orders", 0)
+FEEDBACK = TopicPartition("shop.feedback", 0)
 NOW_MS = 100 * DAY_MS
 
 
@@ -21,8 +22,10 @@ NOW_MS = 100 * DAY_MS
     ],
 )
 def test_a_catalogue_that_is_empty_or_old_is_found(end: int, latest_ms: int | None, severity: Severity) -> None:
-    (finding,) = check_catalogue("shop.products", {PRODUCTS: end, ORDERS: 9}, latest_ms, NOW_MS)
+    (finding,) = check_catalogue("shop.products", {PRODUCTS: end, ORDERS: 9}, latest_ms, NOW_MS, "kafka:9092")
     assert finding.severity == severity
+    is_mended = finding.command.startswith("kafka-console-producer.sh --bootstrap-server kafka:9092 --topic shop.prod")
+    assert is_mended == (severity != Severity.OK)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,24 @@ def test_a_lane_that_lags_is_found(
     assert words in finding.text
     assert finding.subject == "lane orders"
     assert not finding.command or finding.command == "python -m worker score --lane orders"
+
+
+@pytest.mark.parametrize(
+    ("positions", "age_s", "severity", "words"),
+    [
+        ({}, 0.0, Severity.WARNING, "The bundle should have the offsets that were read"),
+        ({FEEDBACK: 3}, 9_000.0, Severity.WARNING, "younger than 3600 s. Found 7 records waiting"),
+        ({FEEDBACK: 3}, 600.0, Severity.OK, "7 offsets behind"),
+    ],
+)
+def test_a_learner_that_lags_is_found_with_its_command(
+    positions: dict[TopicPartition, int], age_s: float, severity: Severity, words: str
+) -> None:
+    ages_s = dict.fromkeys(positions, age_s)
+    (finding,) = check_lag(find_reader(LEARNER), LEARNER, positions, {FEEDBACK: 10}, ages_s, LEARNER_LAG_S_MAX)
+    assert (finding.subject, finding.severity) == ("learner", severity)
+    assert words in finding.text
+    assert finding.command == ("" if severity == Severity.OK else "python -m training follow")
 
 
 def test_a_joiner_that_has_not_run_is_found_with_its_command() -> None:

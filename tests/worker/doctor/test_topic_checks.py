@@ -1,5 +1,6 @@
 """What the doctor finds in descriptions of topics."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -9,7 +10,7 @@ import pytest
 from contract.settings.reading import Settings
 from worker.doctor.finding import Finding, Severity
 from worker.doctor.topic_checks import TopicChecks, build_configs
-from worker.kafka.admin import TopicSetup
+from worker.kafka.admin import DENIED_TOPIC, TopicSetup
 
 SETTINGS: Final = Settings()
 NAMES: Final = SETTINGS.topics.names_by_kind()
@@ -27,7 +28,7 @@ CREATED: Final = {
 
 
 def check(states: Mapping[str, TopicSetup]) -> list[Finding]:
-    return TopicChecks(SETTINGS, states, brokers=3).run(NAMES)
+    return TopicChecks(SETTINGS, states, brokers=(1, 2, 3)).run(NAMES)
 
 
 def change(kind: str, **config: str) -> dict[str, TopicSetup]:
@@ -120,3 +121,27 @@ def test_brokers_without_topic_ids_are_one_warning() -> None:
     (finding,) = check({name: replace(state, topic_id="") for name, state in CREATED.items()})
 
     assert "kafka.topic_ids = false" in finding.text
+
+
+@pytest.mark.parametrize("kind", ["orders", "clicks", "labels", "scored"])
+def test_a_topic_of_events_that_takes_the_time_of_the_broker_is_found(kind: str) -> None:
+    (finding,) = check(change(kind, message_timestamp_type="LogAppendTime"))
+    assert (finding.severity, finding.subject) == (Severity.WARNING, NAMES[kind])
+    assert finding.command.endswith("--add-config message.timestamp.type=CreateTime")
+    assert check(change("decisions", message_timestamp_type="LogAppendTime")) == []
+
+
+def test_too_few_copies_are_found_with_the_plan_that_adds_some() -> None:
+    (finding,) = check(CREATED | {NAMES["orders"]: replace(CREATED[NAMES["orders"]], replicas=1)})
+    _, _, plan = finding.command.partition("<(echo '")
+    assert finding.command.startswith("kafka-reassign-partitions.sh --bootstrap-server localhost:9092 --execute")
+    partitions = json.loads(plan.removesuffix("')"))["partitions"]
+    assert [copies["partition"] for copies in partitions] == [0, 1, 2, 3]
+    assert [copies["replicas"] for copies in partitions] == [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]]
+
+
+def test_a_topic_that_the_user_may_not_see_is_found_with_the_command_that_grants_it() -> None:
+    (finding,) = check(CREATED | {NAMES["orders"]: DENIED_TOPIC})
+    assert (finding.severity, finding.subject) == (Severity.ERROR, NAMES["orders"])
+    assert finding.command.startswith("kafka-acls.sh --bootstrap-server localhost:9092 --add")
+    assert finding.command.endswith("--operation Read --topic shop.orders")

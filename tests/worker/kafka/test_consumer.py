@@ -187,7 +187,7 @@ def test_partitions_that_a_restart_left_without_a_member_are_assigned_by_another
     poll_until([first, second], lambda: bool(first.assignment))
     # then both ask for another rebalance, and share all partitions; without it some may stay without a member
     for member in (first, second):
-        member.request_rebalance()
+        member.request_rebalance("some of its partitions have no member.")
     poll_until([first, second], lambda: len(first.assignment | second.assignment) == 8)
     first.close()
     second.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from transport.records import TopicPartition
+from worker.ops.denied_rights import Grants
 from worker.ops.retry import WAITS, Wait
 from worker.ops.steps import Step
 from worker.probes.blocks import Block, Reason
@@ -31,7 +32,7 @@ class Case:
         self.lag = {ORDERS: PartitionLag(5, 9, self.now_s - 100)}
         worker = WatchedWorker(
             group="shop-orders",
-            servers="kafka:9092",
+            grants=Grants("kafka:9092", "shop", "shopstream"),
             topics=TOPICS,
             followed_topics={"products": "shop.products"},
             new_partitions=4,
@@ -83,6 +84,55 @@ def test_a_wait_is_told_by_its_error_and_by_what_kafka_answers_to_others(
     assert case.find().reason == reason
 
 
+@pytest.mark.parametrize(
+    ("error", "grant"),
+    [
+        ("Kafka should take records of shop.decisions. Found: Broker: Topic authorization failed", "--topic shop.dec"),
+        ("Kafka should let a member in. Found: Broker: Group authorization failed", "--group shopstream"),
+        ("Found: Broker: Transactional Id authorization failed", "--transactional-id shopstream"),
+        ("Found: Broker: Cluster authorization failed", "--operation IdempotentWrite --cluster"),
+    ],
+)
+def test_a_wait_for_a_right_names_it_and_the_command_that_grants_it(case: Case, error: str, grant: str) -> None:
+    case.step, case.view.lacking = Step.PUBLISH, {"shop.decisions": ["WRITE"]}
+    case.wait_for_server(error)
+
+    block = case.find()
+
+    assert block.reason == Reason.DENIED
+    assert "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal User:shop --operation" in block.text
+    assert grant in block.text
+
+
+def test_a_group_that_is_denied_makes_a_worker_unfit_until_it_is_allowed(case: Case) -> None:
+    case.progress.denial = "FindCoordinator response error: Group authorization failed."
+    (block,) = case.diagnosis.find_process_blocks(case.view, case.now_s)
+    assert (block.reason, block.is_unfit) == (Reason.DENIED, True)
+    assert "--operation Read --group shopstream --resource-pattern-type prefixed" in block.text
+
+    case.progress.denial = ""
+    assert list(case.diagnosis.find_process_blocks(case.view, case.now_s)) == []
+
+
+def test_a_partition_that_the_user_may_not_read_names_the_right(case: Case) -> None:
+    case.view.lacking = {"shop.orders": ["READ"], "shop.decisions": ["WRITE"]}
+
+    block = case.find()
+
+    assert block.reason == Reason.DENIED
+    assert block.text.endswith("--allow-principal User:shop --operation Read --topic shop.orders")
+
+
+def test_a_topic_that_the_user_may_not_see_is_not_taken_for_one_that_does_not_exist(case: Case) -> None:
+    case.view.partition_counts, case.view.lacking = {"shop.orders": 4}, {"shop.decisions": ["READ", "WRITE"]}
+
+    (block,) = case.diagnosis.find_process_blocks(case.view, case.now_s)
+
+    assert (block.reason, block.is_unfit) == (Reason.DENIED, True)
+    assert "--allow-principal User:shop --operation Read --operation Write --topic shop.decisions" in block.text
+    assert "--create" not in block.text
+
+
 def test_a_write_that_waits_for_a_topic_which_does_not_exist_names_it(case: Case) -> None:
     case.step, case.view.partition_counts = Step.PUBLISH, {"shop.orders": 4}
     case.wait_for_server("Kafka should acknowledge a batch. Found 1 records waiting.")
@@ -91,6 +141,17 @@ def test_a_write_that_waits_for_a_topic_which_does_not_exist_names_it(case: Case
     assert "`shop.decisions` (topics.decisions)" in case.find().text
     (unfit,) = case.diagnosis.find_process_blocks(case.view, case.now_s)
     assert (unfit.reason, unfit.is_unfit, unfit.stands) == (Reason.TOPIC_MISSING, True, False)
+
+
+def test_a_worker_is_not_ready_while_its_group_assigns_a_partition_that_does_not_exist(case: Case) -> None:
+    case.progress.publish({ORDERS: 5}, {ORDERS: 5}, missing={TopicPartition("shop.orders", 4)})
+
+    (block,) = case.diagnosis.find_process_blocks(case.view, case.now_s)
+
+    assert (block.reason, block.since_s, block.is_unfit, block.stands) == (Reason.REBALANCE, case.now_s, True, False)
+    assert "The group shop-orders should assign partitions that exist. Found shop.orders[4]" in block.text
+    case.progress.publish({ORDERS: 5}, {ORDERS: 5})
+    assert not list(case.diagnosis.find_process_blocks(case.view, case.now_s))
 
 
 def test_a_step_that_does_not_end_is_named_with_its_line_of_code(case: Case) -> None:

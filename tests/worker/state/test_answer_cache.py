@@ -50,6 +50,19 @@ def read_cached_list(client: RedisClient, user: str) -> Recommendations:
     return read_recommendations(value)
 
 
+def test_the_list_of_a_user_called_popular_is_not_the_popular_list(cache: AnswerCache, client: RedisClient) -> None:
+    # given
+    cache.write_popular({"": ["bought-by-all"]}, 1_700_000_000_000)
+
+    # when
+    cache.write([make_list("popular", 1_700_000_000_000)])
+
+    # then
+    (popular,) = client.pipeline([("GET", "shop:rec:popular")])
+    assert b"bought-by-all" in popular
+    assert read_cached_list(client, "%70opular").user_id == "popular"
+
+
 @pytest.mark.parametrize(
     ("source_ms", "stored_ms"), [(1_700_000_000_000, 1), (1_700_000_000_001, 1), (1_699_999_999_999, 0)]
 )
