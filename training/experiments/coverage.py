@@ -1,8 +1,8 @@
 """Coverage of the catalogue: the share of items that lists show, compared between arms of different sizes.
 
 More users see more items, so both arms are rarefied to the same number of users, half of the smaller arm: the expected
-number of distinct items that randomly chosen users of that number see (Hurlbert 1971). Its variance is that of a jackknife
-over cells of users (Efron and Tibshirani 1993), for which half of an arm leaves room.
+number of distinct items that randomly chosen users of that number see (Hurlbert 1971). Its variance is that of a
+jackknife over cells of users (Efron and Tibshirani 1993), for which half of an arm leaves room.
 """
 
 from collections.abc import Collection, Sequence

@@ -45,11 +45,11 @@ def test_every_estimate_finds_what_the_new_policy_would_have_earned(seed: int) -
     assert set(evaluation.estimates) == {"ips", "snips", "dr"}
     truth, former = float(TARGET @ REWARD), float(LOGGED @ REWARD)
     for estimate in evaluation.estimates.values():
-        assert estimate.value == pytest.approx(truth, abs=0.04)
+        assert estimate.value == pytest.approx(truth, abs=0.08)
         assert estimate.low < estimate.value < estimate.high
-        assert estimate.gain == pytest.approx(truth - former, abs=0.04)
+        assert estimate.gain == pytest.approx(truth - former, abs=0.08)
         assert estimate.gain_low > 0
-    assert evaluation.logged[0] == pytest.approx(former, abs=0.03)
+    assert evaluation.logged[0] == pytest.approx(former, abs=0.04)
 
 
 def test_a_reward_model_makes_the_interval_narrower(seed: int) -> None:

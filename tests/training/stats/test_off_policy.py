@@ -48,7 +48,8 @@ def test_rewards_weighted_by_inverse_propensity_have_no_bias() -> None:
 
 
 def test_a_constant_added_to_all_rewards_moves_the_self_normalised_estimate_alone_by_it(seed: int) -> None:
-    rows, _ = draw_rows(np.random.default_rng(seed), 200)
+    rng = np.random.default_rng(seed)
+    rows = WeightedRewards(rng.random(200), 1.1 + rng.random(200), np.arange(200), np.ones(200))
     raised = WeightedRewards(rows.reward + 1, rows.weight, rows.unit, rows.exposure)
 
     assert estimate_snips(raised).value == pytest.approx(estimate_snips(rows).value + 1)
