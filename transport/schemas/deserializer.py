@@ -7,9 +7,12 @@ group `schemas` installs. Only this package imports them.
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events.mending import mend
 from contract.events.model import RECORD_BYTES_MAX
+from contract.events.reading import refuse
 from contract.mapping.envelopes import FRAMING_BYTES, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
@@ -114,11 +117,27 @@ def open_deserializer(client: Any, schema_type: str) -> Read:
 
     def read(value: bytes, topic: str) -> Any:
         if schema_type == "JSON":
-            parse(value[FRAMING_BYTES:])  # the deserializer takes more: NaN, half surrogates, any depth
-            value = value[:FRAMING_BYTES] + mend(value[FRAMING_BYTES:])
+            value = value[:FRAMING_BYTES] + make_strict(value[FRAMING_BYTES:])
         context = contexts.get(topic)
         if context is None:
             context = contexts[topic] = SerializationContext(topic, MessageField.VALUE)
         return to_plain(deserializer(value, context))
 
     return read
+
+
+def make_strict(payload: bytes) -> bytes:
+    """A document that is UTF-8 and JSON, with whole characters; raises `BadEvent`.
+
+    The deserializer takes more: other encodings, NaN, half surrogates, any depth.
+    """
+    mended = mend(payload)
+    parse(mended)
+    try:
+        mended.decode()
+        msgspec.json.decode(mended)
+    except msgspec.ValidationError:
+        pass  # a number that no float can hold
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        refuse(error)
+    return mended
