@@ -84,7 +84,7 @@ def test_an_experiment_is_read_from_the_topics_without_erased_people(settings: S
 
     store = read_experiment(settings, NAME)
 
-    assert {arm: store.find_users(arm) for arm in ("control", "variant")} == {"control": ["u0"], "variant": ["u1"]}  # type: ignore[arg-type]
+    assert {arm: store.find_users(arm) for arm in ("control", "variant")} == {"control": ["u0"], "variant": ["u1"]}
     assert sum_by_user(store.list_events("clicks"), ["u0", "u1"]).tolist() == [1, 1]
     assert sum_by_user(store.list_events("revenue"), ["u0", "u1"]).tolist() == [10, 11]
     assert len(store.list_events("revenue")) == 2
