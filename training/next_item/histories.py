@@ -107,17 +107,16 @@ def split_by_time(history: History) -> Mask:
     return np.asarray(history.ts_ms >= np.quantile(history.ts_ms, 1 - HOLDOUT_SHARE))
 
 
-def find_known_items(history: History) -> Mask:
-    """The items (M,) that occur in a history."""
-    return history.count_items() > 0
-
-
-def build_cases(history: History, is_held_out: Mask, is_known: Mask, *, new_items_only: bool, seed: int) -> Cases:
+def build_cases(
+    history: History, is_held_out: Mask, *, new_items_only: bool, seed: int, is_known: Mask | None = None
+) -> Cases:
     """The cases of the held-out interactions, at most `CASES_MAX`, drawn by the seed.
 
     Interactions of one user at one time are one case. `new_items_only`: items that the user had do not count. Items
-    that are not known (M,) do not count either.
+    that are not known (M,) do not count either; by default those of the time before are known.
     """
+    if is_known is None:
+        is_known = history.select(~is_held_out).count_items() > 0
     user_begin = np.searchsorted(history.user, history.user)  # where the user's interactions begin
     is_first = np.append(True, (np.diff(history.user) != 0) | (np.diff(history.ts_ms) != 0))[: len(history)]
     begins = np.flatnonzero(is_first & is_held_out & (user_begin < np.arange(len(history))))
