@@ -1,7 +1,7 @@
 """Interactions by user and time, and what a model may know of them: the hold-out by time, and its cases."""
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,8 @@ class History:
         return np.bincount(self.item[is_recent], minlength=len(self.names))
 
 
-class Cases(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cases:
     """C times at which users with a history did something: what they had done before, and the items that followed.
 
     rows (C, L): items before, newest first, -1 for none; actions (C, L) and ages (C, L) in days. user (C,).

@@ -129,5 +129,5 @@ def test_candidates_are_distinct_and_metrics_count_what_is_not_among_them() -> N
         owned = cases.excluded[cases.excluded_starts[case] : cases.excluded_starts[case + 1]]
         assert not set(items) & set(owned.tolist())
         assert max(items) < ITEMS
-    missing = ranked._replace(weights=np.zeros_like(ranked.weights))
+    missing = replace(ranked, weights=np.zeros_like(ranked.weights))
     assert compare_orders(missing, ranked.features[:, 0])["recall_20"] == 0
