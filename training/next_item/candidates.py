@@ -1,6 +1,7 @@
 """Candidates of held-out cases: strongest neighbours, nearest vectors, own and popular items."""
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ POPULAR_MAX: Final = 20
 CHUNK_CASES: Final = 500
 
 
-class RankedCases(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RankedCases:
     """Candidates (P,) of C cases, of which those in [starts[c], starts[c + 1]) are of case c, in the sources' order.
 
     features (P, F). weights (P,): of the targets among them, else 0. target_counts (C,): with those that are not among

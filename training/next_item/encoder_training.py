@@ -121,14 +121,14 @@ def build_windows(history: History, begins: Integers, ends: Integers) -> Windows
     length = int((ends - begins).max()) - 1
     position = (ends - 2)[:, None] - np.arange(length)[None, :]  # newest first
     is_there = position >= begins[:, None]
-    at = np.where(is_there, position, 0)
+    row = np.where(is_there, position, 0)
     newest_ms = history.ts_ms[ends - 2][:, None]
     arrays = (
-        np.where(is_there, history.item[at] + 1, 0),
-        np.where(is_there, history.action[at], 0).astype(np.int64),
-        np.where(is_there, (newest_ms - history.ts_ms[at]) / DAY_MS, 0).astype(np.float32),
-        np.where(is_there, history.item[at + 1], -1),
-        weigh_actions(history.action[at + 1]),
+        np.where(is_there, history.item[row] + 1, 0),
+        np.where(is_there, history.action[row], 0).astype(np.int64),
+        np.where(is_there, (newest_ms - history.ts_ms[row]) / DAY_MS, 0).astype(np.float32),
+        np.where(is_there, history.item[row + 1], -1),
+        weigh_actions(history.action[row + 1]),
     )
     return Windows(*map(torch.from_numpy, arrays))
 

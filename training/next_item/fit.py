@@ -21,7 +21,7 @@ from model.sequence.ranker import NEIGHBOUR, CandidateRanker
 from training.next_item.candidates import CHUNK_CASES, RankedCases, find_candidates, find_nearest, mark
 from training.next_item.encoder_training import EncoderTraining, encode_users, train_encoder
 from training.next_item.evaluation import compare_orders, is_worse, measure_order
-from training.next_item.histories import Cases, History, build_cases, find_known_items, split_by_time
+from training.next_item.histories import Cases, History, build_cases, split_by_time
 from training.next_item.item_tables import build_table, swap_sources, with_vectors
 from training.next_item.ranker_training import score_pairs, train_ranker
 
@@ -65,12 +65,10 @@ def fit_next_item(history: History, options: NextItemOptions) -> NextItemResult:
 
 def learn(history: History, options: NextItemOptions) -> tuple[NextItemPart | None, str, dict[str, float]]:
     is_held_out = split_by_time(history) if len(history) else np.zeros(0, np.bool_)
-    before = history.select(~is_held_out)
-    known, new_items_only = find_known_items(before), options.new_items_only
-    cases = build_cases(history, is_held_out, known, new_items_only=new_items_only, seed=options.seed)
+    cases = build_cases(history, is_held_out, new_items_only=options.new_items_only, seed=options.seed)
     if len(cases) < CASES_MIN:
         return None, f"Held-out interactions should give {CASES_MIN} cases to rank. Found {len(cases)}.", {}
-    candidate_search = CandidateSearch(before, cases, options)
+    candidate_search = CandidateSearch(history.select(~is_held_out), cases, options)
     encoder, epochs = candidate_search.train_best_encoder()
     ranked = candidate_search.rank_cases(encoder)
     test = ranked.take(candidate_search.test)
@@ -85,12 +83,12 @@ def learn(history: History, options: NextItemOptions) -> tuple[NextItemPart | No
 
 
 def refit(
-    history: History, found: "CandidateSearch", ranker: CandidateRanker, epochs: int, evaluation: dict[str, float]
+    history: History, search: "CandidateSearch", ranker: CandidateRanker, epochs: int, evaluation: dict[str, float]
 ) -> NextItemPart:
     """The part with tables and network of all interactions."""
-    options = found.options
+    options = search.options
     table = build_table(history, seed=options.seed)
-    table = swap_sources(table) if found.ease_first else table
+    table = swap_sources(table) if search.ease_first else table
     encoder = train_encoder(table.vectors, history, EncoderTraining(epochs, options.seed))
     return NextItemPart(
         items=history.names,

@@ -1,7 +1,7 @@
 """Interactions by user and time, and what a model may know of them: the hold-out by time, and its cases."""
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,8 @@ class History:
         return np.bincount(self.item[is_recent], minlength=len(self.names))
 
 
-class Cases(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cases:
     """C times at which users with a history did something: what they had done before, and the items that followed.
 
     rows (C, L): items before, newest first, -1 for none; actions (C, L) and ages (C, L) in days. user (C,).
@@ -107,17 +108,16 @@ def split_by_time(history: History) -> Mask:
     return np.asarray(history.ts_ms >= np.quantile(history.ts_ms, 1 - HOLDOUT_SHARE))
 
 
-def find_known_items(history: History) -> Mask:
-    """The items (M,) that occur in a history."""
-    return history.count_items() > 0
-
-
-def build_cases(history: History, is_held_out: Mask, is_known: Mask, *, new_items_only: bool, seed: int) -> Cases:
+def build_cases(
+    history: History, is_held_out: Mask, *, new_items_only: bool, seed: int, is_known: Mask | None = None
+) -> Cases:
     """The cases of the held-out interactions, at most `CASES_MAX`, drawn by the seed.
 
     Interactions of one user at one time are one case. `new_items_only`: items that the user had do not count. Items
-    that are not known (M,) do not count either.
+    that are not known (M,) do not count either; by default those of the time before are known.
     """
+    if is_known is None:
+        is_known = history.select(~is_held_out).count_items() > 0
     user_begin = np.searchsorted(history.user, history.user)  # where the user's interactions begin
     is_first = np.append(True, (np.diff(history.user) != 0) | (np.diff(history.ts_ms) != 0))[: len(history)]
     begins = np.flatnonzero(is_first & is_held_out & (user_begin < np.arange(len(history))))

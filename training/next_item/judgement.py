@@ -33,7 +33,7 @@ def judge_order(
     part = from_tensors(tensors)
     history, is_new = merge_history(part, before, new)
     is_known = np.ones(len(part.items), np.bool_)
-    cases = build_cases(history, is_new, is_known, new_items_only=new_items_only, seed=seed)
+    cases = build_cases(history, is_new, new_items_only=new_items_only, seed=seed, is_known=is_known)
     if not len(cases):
         return OrderJudgement(np.zeros(0), np.zeros(0, np.int64), {})
     users, popular = encode_users(part.encoder, cases), part.popular.astype(np.int64)

@@ -52,21 +52,21 @@ def compute_loss(
     target_rows (P,): the rows of the targets. weights (P,).
     """
     if sample is None:
-        column, log_probability = target_rows, torch.zeros(len(negatives))
+        column, log_probability = target_rows, None
     else:
         column = torch.searchsorted(sample.rows, target_rows).clamp(max=len(sample.rows) - 1)
         column = torch.where(sample.rows[column] == target_rows, column, -1)
         log_probability = sample.log_probability
-    precision = torch.bfloat16
-    loss: Tensor = SampledSoftmax.apply(users, targets, negatives, column, log_probability, weights, precision)
+    arrays = users, targets, negatives, column, log_probability, weights
+    loss: Tensor = SampledSoftmax.apply(*arrays, torch.bfloat16)  # type: ignore[no-untyped-call]
     return loss
 
 
 class SampledSoftmax(torch.autograd.Function):
     """-log of the target's share in exp(similarity / temperature) of the target and the negatives, weighted mean.
 
-    `column` (P,): the target's column among the negatives, which is left out, or -1. Gradients are computed with the
-    loss; `precision` is that of the large products.
+    `column` (P,): the target's column among the negatives, which is left out, or -1. `log_probability` (S,): of each
+    negative to be sampled, None if all are there. `precision`: of the large products.
     """
 
     @staticmethod
@@ -76,7 +76,7 @@ class SampledSoftmax(torch.autograd.Function):
         targets: Tensor,
         negatives: Tensor,
         column: Tensor,
-        log_probability: Tensor,
+        log_probability: Tensor | None,
         weights: Tensor,
         precision: torch.dtype,
     ) -> Tensor:
@@ -88,7 +88,9 @@ class SampledSoftmax(torch.autograd.Function):
         for begin in range(0, len(users), CHUNK_ROWS):
             part = slice(begin, begin + CHUNK_ROWS)
             user, target, share = users[part], targets[part], shares[part]
-            logits = (user.to(precision) @ scaled).float() - log_probability
+            logits = (user.to(precision) @ scaled).float()
+            if log_probability is not None:
+                logits -= log_probability
             is_sampled = torch.nonzero(column[part] >= 0).squeeze(1)
             logits[is_sampled, column[part][is_sampled]] = EXCLUDED
             positive = (user * target).sum(1) / TEMPERATURE

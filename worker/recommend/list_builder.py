@@ -15,7 +15,6 @@ from contract.graphs import RECOMMEND
 from contract.hashing import hash_id
 from contract.messages import Recommendations, RecommendedItem, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
-from contract.profiles.histories import LatestItems
 from contract.profiles.store import FoldedBatch
 from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
@@ -26,7 +25,7 @@ from worker.ops import metrics
 from worker.recommend.diversity import diversify
 from worker.records.answers import LIST, Answer
 from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
-from worker.retrieval.histories import from_recent, prepend_recent
+from worker.retrieval.histories import BatchHistories, from_recent, prepend_recent
 from worker.retrieval.kernels import FRESH, SOURCES
 
 LoggedScores = dict[str, tuple[float, ...]]
@@ -94,7 +93,7 @@ class ListBuilder:
         self._row_builder = ScoredRowBuilder(encoder.features.digest, self._version, model_version(models.shadow))
 
     def build(
-        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int, histories: LatestItems | None = None
+        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int, histories: BatchHistories | None = None
     ) -> list[Answer]:
         """A list for each request for which there is any candidate.
 
@@ -143,12 +142,14 @@ class ListBuilder:
         requests: Sequence[ListRequest],
         seeds: Sequence[int],
         memory: FoldedBatch,
-        histories: LatestItems | None,
+        histories: BatchHistories | None,
     ) -> list[UserCandidates]:
         events = [request.event for request in requests]
         ts_ms = np.array([event.ts_ms for event in events], np.int64)
         _, recent = memory.read_at([f"user:{event.user_id}" for event in events], ts_ms.tolist())
-        latest = prepend_recent(histories, recent, ts_ms) if histories else from_recent(recent, ts_ms)
+        latest = from_recent(recent, ts_ms)
+        if histories:
+            latest = prepend_recent(histories.take([event.user_id for event in events]), recent, ts_ms)
         bought = [self._catalogue.find(sorted(request.bought)) for request in requests]
         return self._candidate_generator.generate(latest, bought, seeds, ts_ms)
 

@@ -1,12 +1,14 @@
 """Generates candidates: the items that may be recommended to a user, before the model ranks them."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.profiles.histories import LatestItems
+from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.retrieval.co_visitation import ItemNeighbours, concatenate
@@ -58,6 +60,14 @@ class CandidateGenerator:
         self._candidates_max = candidates_max
         self._length = length
         self._next_item = next_item
+        self._explored = fresh_items.expected_count
+
+    def vary(self, lists: ListSettings, next_item: NextItemSource | None) -> "CandidateGenerator":
+        """Candidates as many and with as many fresh items as these settings say, from this next-item part."""
+        varied = copy(self)
+        varied._candidates_max, varied._explored = lists.candidates, lists.explore * lists.length
+        varied._length, varied._next_item = lists.length, next_item
+        return varied
 
     def generate(
         self,
@@ -120,7 +130,7 @@ class CandidateGenerator:
         self, numbers: ItemNumbers, sources: npt.NDArray[np.int8], bought: ItemNumbers, seed: int
     ) -> UserCandidates:
         """The candidates followed by fresh items, which replace the last candidates beyond the limit."""
-        fresh, propensity = self._fresh_items.sample(numbers, bought, seed)
+        fresh, propensity = self._fresh_items.sample(numbers, bought, seed, self._explored)
         if not len(fresh):
             return UserCandidates(numbers, sources, propensity)
         room = self._candidates_max - len(fresh)

@@ -1,6 +1,7 @@
 """Histories for lists: the latest items of users in Redis, and before them what a batch has brought since."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,13 @@ def prepend_recent(histories: LatestItems, recent: npt.NDArray[np.uint64], ts_ms
     )
 
 
-def take_users(histories: LatestItems, users: Sequence[int]) -> LatestItems:
-    """The histories of some of the users, in this order."""
-    rows = np.asarray(users, np.int64)
-    return LatestItems(histories.items[rows], histories.actions[rows], histories.seen_s[rows])
+class BatchHistories(NamedTuple):
+    """The histories of users before a batch, and the row of each user."""
+
+    row_by_user: Mapping[str, int]
+    latest: LatestItems
+
+    def take(self, users: Sequence[str]) -> LatestItems:
+        """The histories of some of the users, in this order."""
+        rows = np.array([self.row_by_user[user] for user in users], np.int64)
+        return LatestItems(self.latest.items[rows], self.latest.actions[rows], self.latest.seen_s[rows])

@@ -5,21 +5,24 @@ co-visitation, whichever model answers.
 """
 
 import logging
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from contract.events.model import Click, Event, Order
+from contract.experiment import CONTROL, VARIANT, Arm
 from contract.features.encoder import gather_rows
 from contract.graphs import RECOMMEND
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
+from contract.settings.worker import ListSettings
 from transport.records import TopicPartition
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.experiment import ActiveModels, model_version
 from worker.model.item_tables import NeighbourTable
 from worker.ops import metrics
 from worker.recommend.list_builder import NO_MODELS, ListBuilder, ListRequest
+from worker.recommend.list_variants import ListVariants
 from worker.recommend.popular_list_writer import PopularListWriter
 from worker.recommend.refresh_queue import RefreshQueue
 from worker.records.answers import LIST
@@ -27,7 +30,7 @@ from worker.records.batch import Batch
 from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
-from worker.retrieval.histories import take_users
+from worker.retrieval.histories import BatchHistories
 from worker.retrieval.next_item import NextItemSource
 from worker.retrieval.popularity import Popularity
 from worker.scoring.canary_router import CanaryRouter
@@ -46,6 +49,7 @@ class ListRefresher:
         lists, catalogue = resources.settings.lists, resources.catalogue
         self._lists, self._encoder, self._catalogue = lists, resources.encoder, catalogue
         self._answer_cache = resources.answer_cache
+        self._experiments = resources.settings.experiments
         self._bundle_neighbours: NeighbourTable | None = None
         self._queue = RefreshQueue(lists.refresh_ms, lists.waiting_max)
         self.item_neighbours, self._fresh_items = ItemNeighbours(catalogue), FreshItems(catalogue, lists)
@@ -60,10 +64,17 @@ class ListRefresher:
             if resources.answer_cache
             else None
         )
+        self._candidate_generator = CandidateGenerator(
+            catalogue=catalogue,
+            neighbours=self.item_neighbours,
+            popularity=self.popularity,
+            fresh_items=self._fresh_items,
+            candidates_max=lists.candidates,
+        )
         self._user_histories = resources.user_histories
         self._next_item_sources = dict[str, NextItemSource]()  # by the version of the bundle
         self._stream_ms = 0
-        self._router = CanaryRouter(self._build_builder(NO_MODELS))
+        self._router = CanaryRouter(self._build_variants(NO_MODELS, {}))
 
     def activate(self, models: ActiveModels) -> None:
         self._catalogue.activate(*models.models)
@@ -76,8 +87,15 @@ class ListRefresher:
         supporting = models.supporting(RECOMMEND.name)
         canary = supporting.canary
         self._router = CanaryRouter(
-            self._build_builder(supporting, model_version(models.serving)),
-            (canary, self._build_builder(ActiveModels(canary.model), canary.version)) if canary else None,
+            self._build_variants(
+                supporting, {canary.version: CONTROL} if canary else {}, model_version(models.serving)
+            ),
+            (
+                canary,
+                self._build_variants(ActiveModels(canary.model), {canary.version: VARIANT}, canary.version),
+            )
+            if canary
+            else None,
         )
         neighbours = models.serving.neighbours if models.serving else None
         # A canary has the candidates of its own next-item part, and otherwise those of the serving model.
@@ -128,7 +146,7 @@ class ListRefresher:
         histories = None
         self._queue.take([], now_ms)  # an error of the read leaves no users of an earlier batch to be put back
         if users and self._next_item_sources and self._user_histories:
-            histories = self._user_histories.read(users)
+            histories = BatchHistories({user: row for row, user in enumerate(users)}, self._user_histories.read(users))
         requests = [
             ListRequest(waiting.arrival, bought, waiting.is_again)
             for waiting, bought in self._queue.take(users, now_ms)
@@ -137,9 +155,7 @@ class ListRefresher:
             list(range(len(requests))),
             lambda n: requests[n].event.user_id,
             lambda builder, chunk: results.answers.extend(
-                builder.build(
-                    [requests[n] for n in chunk], memory, now_ms, take_users(histories, chunk) if histories else None
-                )
+                builder.build([requests[n] for n in chunk], memory, now_ms, histories)
             ),
             lambda n, error, _: log_failed_list(requests[n].arrival, error),
         )
@@ -176,21 +192,25 @@ class ListRefresher:
         """Let no user wait for a list because of an event that will be read again: it would be logged twice."""
         self._queue.forget(is_reread)
 
-    def _build_builder(self, models: ActiveModels, version: str = "") -> ListBuilder:
-        candidate_generator = CandidateGenerator(
-            catalogue=self._catalogue,
-            neighbours=self.item_neighbours,
-            popularity=self.popularity,
-            fresh_items=self._fresh_items,
-            candidates_max=self._lists.candidates,
-            length=self._lists.length,
-            next_item=self._next_item_sources.get(version),
-        )
-        return ListBuilder(
+    def _build_variants(
+        self, models: ActiveModels, trial_arm: Mapping[str, Arm], version: str = ""
+    ) -> ListBuilder | ListVariants:
+        """A builder of lists by these models; `trial_arm`: of its users, while a canary is on. `version`: the bundle's."""
+        if not self._experiments and not trial_arm:
+            return self._build_builder(models, self._lists, version)
+        return ListVariants(
+            experiments=self._experiments,
             lists=self._lists,
+            trial_arm=trial_arm,
+            build=lambda lists: self._build_builder(models, lists, version),
+        )
+
+    def _build_builder(self, models: ActiveModels, lists: ListSettings, version: str) -> ListBuilder:
+        return ListBuilder(
+            lists=lists,
             encoder=self._encoder,
             catalogue=self._catalogue,
-            candidate_generator=candidate_generator,
+            candidate_generator=self._candidate_generator.vary(lists, self._next_item_sources.get(version)),
             models=models,
             version=version if version in self._next_item_sources else "",
         )

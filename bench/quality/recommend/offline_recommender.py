@@ -28,6 +28,7 @@ from worker.redis.client import RedisClient
 from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
+from worker.retrieval.histories import BatchHistories
 from worker.retrieval.next_item import NextItemSource, RetrievedItems
 from worker.retrieval.popularity import Popularity
 from worker.state.answer_cache import AnswerCache
@@ -146,7 +147,8 @@ class OfflineRecommender:
             requests.append(ListRequest(arrivals[-1], case.excluded))
         updates = to_updates(arrivals)
         folded = fold([{} for _ in updates.entities], updates)
-        histories = self._histories.read([request.event.user_id for request in requests])
+        users = [request.event.user_id for request in requests]
+        histories = BatchHistories({user: row for row, user in enumerate(users)}, self._histories.read(users))
         self._answer_cache.write(self._list_builder.build(requests, folded, time.time_ns() // 1_000_000, histories))
         keys = [f"shop:rec:c{number}" for number in range(first_number, first_number + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):

@@ -9,7 +9,7 @@ from model.sequence.next_item import from_tensors, to_tensors
 from tests.training.next_item.planted import ITEMS, OPTIONS, USERS, fit_planted, plant_history
 from training.next_item.evaluation import compare_orders
 from training.next_item.fit import CandidateSearch, fit_next_item
-from training.next_item.histories import History, build_cases, find_known_items, split_by_time
+from training.next_item.histories import History, build_cases, split_by_time
 
 NO_INTERACTIONS = np.zeros(0, np.int64)
 
@@ -76,7 +76,7 @@ def test_cases_know_nothing_of_what_follows_them() -> None:
     # given
     history = plant_history()
     is_held_out = split_by_time(history)
-    cases = build_cases(history, is_held_out, find_known_items(history), new_items_only=False, seed=0)
+    cases = build_cases(history, is_held_out, new_items_only=False, seed=0)
     # then
     assert history.ts_ms[is_held_out].min() > history.ts_ms[~is_held_out].max()
     for case in range(0, len(cases), 17):
@@ -94,7 +94,7 @@ def test_items_of_one_time_are_one_case_and_owned_ones_do_not_count() -> None:
     history = History(user, item, ts_ms, action, np.array([b"a", b"b", b"c", b"d"]))
     # when
     new, every = (
-        build_cases(history, ts_ms > 5, np.ones(4, np.bool_), new_items_only=new_items_only, seed=0)
+        build_cases(history, ts_ms > 5, is_known=np.ones(4, np.bool_), new_items_only=new_items_only, seed=0)
         for new_items_only in (True, False)
     )
     # then
@@ -118,7 +118,7 @@ def test_candidates_are_distinct_and_metrics_count_what_is_not_among_them() -> N
     history = plant_history()
     is_held_out = split_by_time(history)
     before = history.select(~is_held_out)
-    cases = build_cases(history, is_held_out, find_known_items(before), new_items_only=True, seed=0)
+    cases = build_cases(history, is_held_out, new_items_only=True, seed=0)
     search = CandidateSearch(before, cases, replace(OPTIONS, new_items_only=True))
     # when
     ranked = search.rank_cases(search.train_best_encoder()[0])
@@ -129,5 +129,5 @@ def test_candidates_are_distinct_and_metrics_count_what_is_not_among_them() -> N
         owned = cases.excluded[cases.excluded_starts[case] : cases.excluded_starts[case + 1]]
         assert not set(items) & set(owned.tolist())
         assert max(items) < ITEMS
-    missing = ranked._replace(weights=np.zeros_like(ranked.weights))
+    missing = replace(ranked, weights=np.zeros_like(ranked.weights))
     assert compare_orders(missing, ranked.features[:, 0])["recall_20"] == 0

@@ -1,15 +1,20 @@
 """The order of a part on new interactions, as the gate of updates judges it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import torch
 
+from contract.settings.training import TrainingConfig
 from export.interactions import SCHEMA
 from model.sequence.next_item import to_tensors
+from tests.model.small import make_checkpoint, make_network
 from tests.training.next_item.planted import fit_planted, plant_history
 from training.next_item.histories import History
 from training.next_item.judgement import judge_order
 from training.online.promotion_gate import GateResult, check_ranked_order
+from training.online.update import keep_next_item
 
 
 def to_table(history: History) -> pa.Table:
@@ -34,6 +39,23 @@ def test_the_gate_keeps_an_order_that_helps_and_refuses_one_that_is_worse() -> N
         # then
         assert bool(reasons) == is_refused, judgement.evaluation
         assert "next_item" in result.metrics
+
+
+def test_an_update_drops_a_part_whose_order_is_worse_on_what_is_new() -> None:
+    # given
+    history = plant_history(seed=0, users=500)
+    is_new = history.ts_ms >= np.quantile(history.ts_ms, 0.9)
+    before, new = to_table(history.select(~is_new)), to_table(history.select(is_new))
+    part = fit_planted().part
+    assert part
+    sound = replace(make_checkpoint(make_network()), next_item=to_tensors(part))
+    worse = replace(sound, next_item=dict(sound.next_item) | {"ranker.scale": torch.tensor(-1.0)})
+    # when
+    kept, dropped = (keep_next_item(checkpoint, before, new, TrainingConfig()) for checkpoint in (sound, worse))
+    # then
+    assert kept[0] is sound.next_item
+    assert dropped[0] == {}
+    assert "The ranked order should not be worse" in dropped[1].rejections[0]
 
 
 def test_unknown_items_and_users_without_history_are_no_cases() -> None:

@@ -19,7 +19,7 @@ def test_loss_and_gradient_equal_those_of_cross_entropy(precision: torch.dtype, 
     items = F.normalize(torch.randn(ITEMS, WIDTH), dim=1).requires_grad_()
     targets, weights = torch.randint(0, ITEMS, (USERS,)), torch.randint(1, 4, (USERS,)).float()
     # when
-    loss = SampledSoftmax.apply(users, items[targets], items, targets, torch.zeros(ITEMS), weights, precision)
+    loss = SampledSoftmax.apply(users, items[targets], items, targets, None, weights, precision)
     actual = torch.autograd.grad(loss, (users, items))
     # then
     losses = F.cross_entropy(users @ items.T / TEMPERATURE, targets, reduction="none")
@@ -51,6 +51,6 @@ def test_the_corrected_sample_estimates_the_normaliser_without_bias() -> None:
 def test_a_target_in_the_sample_counts_once() -> None:
     users, items = torch.eye(4)[:1], torch.eye(4)
     column = torch.tensor([0])
-    loss = SampledSoftmax.apply(users, items[:1], items, column, torch.zeros(4), torch.ones(1), torch.float32)
+    loss = SampledSoftmax.apply(users, items[:1], items, column, None, torch.ones(1), torch.float32)
     expected = F.cross_entropy(users @ items.T / TEMPERATURE, column)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)

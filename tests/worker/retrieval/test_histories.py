@@ -3,7 +3,7 @@
 import numpy as np
 
 from contract.profiles.histories import CLICK, LatestItems
-from worker.retrieval.histories import from_recent, prepend_recent, take_users
+from worker.retrieval.histories import BatchHistories, from_recent, prepend_recent
 
 TIMES_MS = np.array([9_000_000])
 
@@ -46,4 +46,4 @@ def test_histories_of_some_users_are_taken_in_their_order() -> None:
         np.concatenate([first.seen_s, second.seen_s]),
     )
 
-    assert take_users(both, [1, 0]).items.tolist() == [[3, 0, 0, 0], [1, 2, 0, 0]]
+    assert BatchHistories({"a": 0, "b": 1}, both).take(["b", "a"]).items.tolist() == [[3, 0, 0, 0], [1, 2, 0, 0]]
