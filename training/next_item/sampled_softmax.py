@@ -58,7 +58,7 @@ def compute_loss(
         column = torch.where(sample.rows[column] == target_rows, column, -1)
         log_probability = sample.log_probability
     arrays = users, targets, negatives, column, log_probability, weights
-    loss: Tensor = SampledSoftmax.apply(*arrays, torch.bfloat16)  # type: ignore[no-untyped-call]
+    loss: Tensor = SampledSoftmax.apply(*arrays, torch.bfloat16)
     return loss
 
 
@@ -108,7 +108,7 @@ class SampledSoftmax(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         user_gradient, target_gradient, negative_gradient = ctx.saved_tensors
         return (
             gradient * user_gradient,

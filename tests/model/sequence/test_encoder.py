@@ -17,7 +17,7 @@ def encoder(seed: int) -> SequenceEncoder:
     encoder = SequenceEncoder(np.random.default_rng(seed).standard_normal((ITEMS, WIDTH)).astype(np.float32)).eval()
     with torch.no_grad():
         for parameter in encoder.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
         encoder.items.weight[0] = 0
     return encoder
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from contract.arrays import Array
 from model.sequence.next_item import from_tensors, to_tensors
 from tests.training.next_item.planted import ITEMS, OPTIONS, USERS, fit_planted, plant_history
 from training.next_item.evaluation import compare_orders
@@ -28,14 +29,15 @@ def test_a_planted_pattern_is_ranked_far_above_popularity() -> None:
     assert hits > 5 * popular
 
 
-def plant_user_vectors(history: History) -> np.ndarray:  # type: ignore[type-arg]
+def plant_user_vectors(history: History) -> Array:
     """The vectors of all users after their first interaction."""
     part = fit_planted().part
     assert part is not None
     rows = torch.from_numpy(history.item[::8][:, None] + 1)
     with torch.no_grad():
         vectors = part.encoder(rows, torch.ones_like(rows), torch.zeros(rows.shape))
-    return vectors[:, 0].numpy()
+    latest: Array = vectors[:, 0].numpy()
+    return latest
 
 
 def test_equal_seeds_give_equal_parts() -> None:

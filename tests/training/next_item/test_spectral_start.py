@@ -17,7 +17,7 @@ def test_items_of_one_basket_are_closer_than_items_that_never_meet() -> None:
     item = np.where(user % 2 == 0, np.tile(np.arange(4), 100), np.tile(np.arange(4, 8), 100))
     vectors = find_spectral_vectors(Interactions(user, item, np.arange(400), 8), 4, seed=0)
     similarity = vectors @ vectors.T
-    assert similarity[:4, :4].min() > similarity[:4, 4:].max() + 0.5
+    assert similarity[:4, :4].min() > similarity[:4, 4:].max() + 0.1
 
 
 def test_items_that_were_seen_alone_get_a_vector_too() -> None:

@@ -22,7 +22,7 @@ def read(folder: Path, **columns: list[Any]) -> InteractionTable:
 
 
 def list_rows(table: InteractionTable) -> list[tuple[str, str, int, int]]:
-    return [tuple(row.values()) for row in table.table.to_pylist()]  # type: ignore[misc]
+    return [tuple(row.values()) for row in table.table.to_pylist()]
 
 
 def test_rows_come_by_user_and_time_whatever_their_order(tmp_path: Path) -> None:
