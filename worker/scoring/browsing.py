@@ -195,7 +195,7 @@ class ListRefresher:
     def _build_variants(
         self, models: ActiveModels, trial_arm: Mapping[str, Arm], version: str = ""
     ) -> ListBuilder | ListVariants:
-        """A builder of lists by these models; `trial_arm`: of its users, while a canary is on. `version`: the bundle's."""
+        """A builder of lists by the models of a bundle; `trial_arm`: of its users, while a canary is on."""
         if not self._experiments and not trial_arm:
             return self._build_builder(models, self._lists, version)
         return ListVariants(

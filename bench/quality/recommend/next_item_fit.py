@@ -18,7 +18,7 @@ from model.sequence.next_item import NextItemPart
 from model.sequence.ranker import CandidateRanker
 from training.next_item.candidates import RankedCases
 from training.next_item.fit import CandidateSearch, NextItemOptions, fit_next_item, refit
-from training.next_item.histories import History, build_cases, find_known_items, split_by_time
+from training.next_item.histories import History, build_cases, split_by_time
 from training.next_item.ranker_training import train_ranker
 
 EPOCHS: Final = 4
@@ -78,10 +78,8 @@ def fit(data: RecommendDataset, seed: int, report: Callable[[str], None], withou
 def fit_reduced(history: History, options: NextItemOptions, without: str) -> NextItemPart:
     """The part with a ranker that has never seen the features of one source, whether that is better or not."""
     is_held_out = split_by_time(history)
-    before, new_items_only = history.select(~is_held_out), options.new_items_only
-    known = find_known_items(before)
-    cases = build_cases(history, is_held_out, known, new_items_only=new_items_only, seed=options.seed)
-    search = CandidateSearch(before, cases, options)
+    cases = build_cases(history, is_held_out, new_items_only=options.new_items_only, seed=options.seed)
+    search = CandidateSearch(history.select(~is_held_out), cases, options)
     encoder, epochs = search.train_best_encoder()
     used = [name not in COLUMNS[without] for name in FEATURES]
     ranked = hide(search.rank_cases(encoder), used)
@@ -91,7 +89,7 @@ def fit_reduced(history: History, options: NextItemOptions, without: str) -> Nex
 
 
 def hide(cases: RankedCases, used: Sequence[bool]) -> RankedCases:
-    return cases._replace(features=cases.features * np.array(used, np.float32))
+    return replace(cases, features=cases.features * np.array(used, np.float32))
 
 
 def make_history(data: RecommendDataset) -> History:
