@@ -55,8 +55,8 @@ def warm_up_candidates() -> None:
 def warm_up_retrieval() -> None:
     """Find and describe candidates for one user of a bundle with one item."""
     neighbours = Neighbours(np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32), 1.0)
-    one, starts = np.ones(1, np.float32), np.array([0, 1])
-    table = ItemTable(neighbours, neighbours, np.ones((1, 1), np.float32), one, one)
+    counts, starts = np.ones(1, np.float32), np.array([0, 1])
+    table = ItemTable(neighbours, neighbours, np.ones((1, 1), np.float32), counts, counts)
     history, no_rows = np.zeros((1, 1), np.int64), np.zeros(0, np.int64)
     find_nearest(table.vectors, table.vectors, np.zeros(1, np.float32), (no_rows, no_rows), 1)
     find_strongest(history, tuple(neighbours), HISTORY_MAX, np.ones(1, np.bool_), no_rows, np.zeros(2, np.int64), 1)

@@ -92,7 +92,8 @@ def read_vectors(bundle: Bundle) -> VectorTable:
             raise BadBundle(f"The {name} of every item should be finite. Found others: {name_first(arrays, ~finite)}.")
     if counts.min(initial=0) < 0 or recent_counts.min(initial=0) < 0:
         raise BadBundle(f"Counts should not be negative. Found {min(counts.min(), recent_counts.min())}.")
-    is_unit: npt.NDArray[np.bool_] = np.abs(np.einsum("md,md->m", vectors, vectors) - 1) < UNIT_TOLERANCE
+    squared_length = np.asarray(np.einsum("md,md->m", vectors, vectors), np.float32)
+    is_unit = np.isclose(squared_length, 1, 0, UNIT_TOLERANCE)
     if not is_unit.all():
         raise BadBundle(
             f"The vector of every item should have unit length. Found others: {name_first(arrays, ~is_unit)}."

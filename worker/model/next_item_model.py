@@ -60,9 +60,9 @@ class NextItemModel:
     def check_fit(self) -> None:
         """Raises `BadBundle` unless both graphs take what a worker has, and answer in the widths of the vectors."""
         wide = self.vectors.vectors.shape[1]
-        with reject_on_error("sequence.onnx should run on a history of one item"):
-            one = np.zeros((1, self.history_max), np.int64)
-            user = self._encode_chunk(one, one, one.astype(np.float32), 1)
+        with reject_on_error("sequence.onnx should run on a history"):
+            history = np.zeros((1, self.history_max), np.int64)
+            user = self._encode_chunk(history, history, history.astype(np.float32), 1)
         if user.shape != (1, wide):
             raise BadBundle(f"sequence.onnx should answer vectors of {wide} numbers. Found {user.shape}.")
         with reject_on_error(f"ranker.onnx should run on {len(FEATURES)} features"):
@@ -81,10 +81,10 @@ class NextItemModel:
 
 def read_next_item_model(bundle: Bundle, neighbours: NeighbourTable, golden: Arrays) -> NextItemModel | None:
     """None for a bundle without this part; raises `BadBundle` for half of it, or what does not fit together."""
-    found = [name for name in FILES if name in bundle.files]
-    if not found:
+    present = [name for name in FILES if name in bundle.files]
+    if not present:
         return None
-    if missing := [name for name in FILES if name not in found]:
+    if missing := [name for name in FILES if name not in present]:
         raise BadBundle(
             f"Bundle {bundle.version} should have all of {', '.join(FILES)}, or none. Found no {missing[0]}."
         )

@@ -62,7 +62,7 @@ class CandidateGenerator:
         self._next_item = next_item
         self._explored = fresh_items.expected_count
 
-    def vary(self, lists: ListSettings, next_item: NextItemSource | None) -> "CandidateGenerator":
+    def vary(self, lists: ListSettings, next_item: NextItemSource | None = None) -> "CandidateGenerator":
         """Candidates as many and with as many fresh items as these settings say, from this next-item part."""
         varied = copy(self)
         varied._candidates_max, varied._explored = lists.candidates, lists.explore * lists.length

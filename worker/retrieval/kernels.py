@@ -76,7 +76,7 @@ class CandidateSources(NamedTuple):
     in_stock: npt.NDArray[np.bool_]  # (items,)
     categories_max: int  # categories of a user's recent items that are used
     neighbours_max: int  # candidates that are neighbours
-    fill_max: int  # with so many candidates a user gets no further popular items
+    fill_max: int  # candidates of a user from which on there are no further popular items
 
 
 @jit

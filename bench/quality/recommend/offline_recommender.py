@@ -78,13 +78,13 @@ class ReducedSource(NextItemSource):
 
     def retrieve(self, *arguments: Any) -> RetrievedItems:
         """Items of the sources that are left."""
-        found = super().retrieve(*arguments)
+        retrieved = super().retrieve(*arguments)
         if self._without == "vector":
-            found.nearest[:] = -1
+            retrieved.nearest[:] = -1
         elif self._without == "neighbours":
-            found.neighbours.numbers[:] = -1
-            found.other_neighbours[:] = -1
-        return found
+            retrieved.neighbours.numbers[:] = -1
+            retrieved.other_neighbours[:] = -1
+        return retrieved
 
 
 class OfflineRecommender:

@@ -59,8 +59,8 @@ def test_histories_are_encoded_without_the_items_that_the_bundle_lacks() -> None
     # when
     users = load_next_item().encode(rows, np.minimum(rows, 1), np.zeros(rows.shape, np.float32))
     # then
-    half = np.float32(0.5**0.5)
-    np.testing.assert_allclose(users, [[half, 0, half, 0], [0, 0, 0, 1], [0, 0, 0, 0]], atol=1e-6)
+    expected = np.array([[0.5**0.5, 0, 0.5**0.5, 0], [0, 0, 0, 1], [0, 0, 0, 0]], np.float32)
+    np.testing.assert_allclose(users, expected, atol=1e-6)
 
 
 def test_a_user_s_vector_does_not_depend_on_the_other_users() -> None:

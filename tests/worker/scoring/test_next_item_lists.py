@@ -28,9 +28,9 @@ def load(files: Mapping[str, bytes], version: str = "v1") -> Model:
     return Model(Bundle(make_manifest(version), files), FEATURES)
 
 
-def make_lane(*models: Model, **lists: float) -> BrowsingHarness:
+def make_lane(*models: Model, length: int = 20) -> BrowsingHarness:
     """A lane with a serving model, and a canary for all users if there are two."""
-    lane = BrowsingHarness(**lists)
+    lane = BrowsingHarness(length=length)
     trial_models = [TrialModel(model, Trial(version=model.version, share=1.0)) for model in models[1:]]
     lane.scorer.activate(models[0], *trial_models)
     return lane
