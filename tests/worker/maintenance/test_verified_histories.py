@@ -1,7 +1,7 @@
 """Histories compared with what their log gives: every corruption is found, and what is folded during it is none."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -199,7 +199,7 @@ def test_events_that_are_folded_during_the_scan_are_no_mismatch(profiles: RedisP
 def test_what_no_log_or_an_older_release_had_cannot_be_checked(
     profiles: RedisProfileStore,
     corrupt: Callable[[RedisProfileStore], None],
-    conditions: dict[str, bool],
+    conditions: dict[str, Any],
     reason: Unchecked,
 ) -> None:
     # given

@@ -1,6 +1,7 @@
 """The latest items of users are read from Redis, whatever their id; what is unreadable is named and repaired."""
 
 from collections.abc import Iterator
+from typing import Any, Final
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_a_history_expires_like_a_profile(profiles: RedisProfileStore) -> None:
     assert 0.99 * TTL_MS < ttl_ms <= TTL_MS
 
 
-SPOILED = {
+SPOILED: Final[dict[str, list[tuple[Any, ...]]]] = {
     "text": [("DEL",), ("SET", "x")],
     "cut short": [("HSET", "clicks/0", b"short")],
     "of another layout": [("HSET", "clicks/0", bytes(17))],
