@@ -117,6 +117,10 @@ BENCHES: Final = {
         "quality.recommend.command",
         "recommendation lists on two real shops, compared with popularity, co-occurrence and a library",
     ),
+    "offpolicy": Bench(
+        "quality.offpolicy.command",
+        "estimates of another policy's reward compared with the truth, on simulated logs and on a shop's",
+    ),
     "drift": Bench(
         "quality.drift", "false alarm rate of the drift tests compared with alpha, and time until a shift is detected"
     ),

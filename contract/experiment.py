@@ -1,13 +1,15 @@
-"""A trial: a second bundle in addition to the serving one, named by `trial.json`.
+"""Experiments: users are assigned by a hash. A trial: a second bundle in addition to the serving one, by `trial.json`.
 
     BUNDLES/trial.json             {"version": ..., "share": ...}, replaced atomically
 
 A share of 0 is a shadow: the bundle scores the rows that the serving one answers, and its scores are only logged. A
 share above 0 is a canary: this share of users gets its answers, the same users in both lanes and on every worker.
+
+A canary is an experiment with the bundle's version as its name. Experiments with list settings are in `shop.toml`.
 """
 
 import json
-from typing import Annotated
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,6 +20,17 @@ from contract.hashing import hash_fraction
 from contract.object_folder import Folder
 
 POINTER_FILE = "trial.json"
+Arm: TypeAlias = Literal["control", "variant"]
+CONTROL: Final[Arm] = "control"
+VARIANT: Final[Arm] = "variant"
+
+
+def assign_arm(experiment: str, share: float, user_id: str) -> Arm:
+    """The arm of a user; those of a small share keep theirs in every larger one.
+
+    The experiment salts the hash, so that the arms of two experiments are independent.
+    """
+    return VARIANT if hash_fraction(user_id, f"experiment {experiment}") < share else CONTROL
 
 
 class Trial(Struct, frozen=True, kw_only=True):

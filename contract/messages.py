@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from contract.events.model import Event, Search, UserEvent
 from contract.features.packing import PackedBlock
@@ -45,7 +45,10 @@ class RecommendedItem(Struct, frozen=True, gc=False, kw_only=True, omit_defaults
 
 
 class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
-    """A user's list as cached at `rec:{user_id}`, best item first. `source_ms`: the event time that it reflects."""
+    """A user's list as cached at `rec:{user_id}`, best item first. `source_ms`: the event time that it reflects.
+
+    `experiments`: the arm of the user by experiment, left out without any.
+    """
 
     user_id: str
     recommendation_id: str
@@ -54,6 +57,7 @@ class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
     computed_ms: int
     source_ms: int
     degraded: bool = False
+    experiments: dict[str, str] | UnsetType = UNSET
 
 
 class Ranking(Struct, frozen=True, gc=False, kw_only=True):
@@ -77,7 +81,7 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     recommendation list `event_id` is its recommendation_id. `scores` by task, one for each row scored. `ts_ms` is the
     event's time; `entities` (`kind:id`) are those that the event updated. `shadow`: the scores of the shadow model
     `shadow_version` for the same rows, by task; they are logged and not acted on. `is_conflict`: another event has this
-    id, so no label belongs to the row.
+    id, so no label belongs to the row. `experiments`: of a list, the arm of the user by experiment.
     """
 
     event_id: str
@@ -98,6 +102,7 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     shadow_version: str = ""
     shadow: dict[str, tuple[float, ...]] = {}
     is_conflict: bool = False
+    experiments: dict[str, str] | UnsetType = UNSET
 
 
 class ScoredRowBuilder(NamedTuple):
@@ -149,7 +154,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
 
     A task that `labels` lacks has no label yet. `known_ms`: the event time at which each label became known. `served`:
     the scores of `model_version` by task; `shadow`: those of `shadow_version`. `negative_rate`: the probability with
-    which the joiner, which samples negatives, kept this example.
+    which the joiner, which samples negatives, kept this example. `experiments`: as in the scored row.
     """
 
     example_id: str
@@ -169,6 +174,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     shadow_version: str = ""
     shadow: dict[str, float] = {}
     negative_rate: float = 1.0
+    experiments: dict[str, str] | UnsetType = UNSET
 
 
 class ErasureConfirmation(Struct, frozen=True, gc=False, kw_only=True):

@@ -8,6 +8,7 @@ python -m training search DATA.parquet...                      search hyper-para
 python -m training score BUNDLE FILE                           score the rows of a Parquet or CSV file
 python -m training follow [--once]                             learn incrementally from the feedback topic, publish
 python -m training compare [--since HOURS]                     compare a model on trial with the serving model
+python -m training offpolicy BUNDLE                            estimate what a new ranking would have earned
 python -m training watch [--once]                              monitor the serving model; roll back a worse one
 python -m training skew [--share SHARE]                        compare served features with those of the log
 python -m training history [KIND=]FILE... --out HISTORY        check, sort and join a shop's files of events
@@ -37,6 +38,7 @@ COMMANDS: Final = {
     "search": "search hyper-parameters of the network and its training",
     "follow": "learn incrementally from the feedback topic, and publish",
     "compare": "compare a model on trial with the serving model",
+    "offpolicy": "estimate what a new ranking would have earned, from logs with propensities",
     "watch": "monitor the serving model, and roll back a worse one",
     "skew": "compare served features with those recomputed from the log, value for value",
     "history": "check a shop's files of events, and write them as one sorted history",
@@ -45,9 +47,9 @@ COMMANDS: Final = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 bad data or model, 2 wrong settings or arguments, 3 update rejected, 4 frozen.
+    """Exit codes: 0 done, 1 bad data or model, 2 wrong settings or arguments, 3 update rejected or estimate refused.
 
-    5: given up after a signal.
+    4: frozen; 5: given up after a signal.
     """
     args = parse_arguments(arguments)
     shutdown = Shutdown(threading.Event())

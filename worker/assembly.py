@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from contract.profiles.erasures import NO_ERASURES
 from contract.settings.reading import Settings
 from worker.erasure.service import ErasureService
+from worker.group.consumer import GroupConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 from worker.ops.retry import Retry
 from worker.ops.steps import StepMarker

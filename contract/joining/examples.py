@@ -65,6 +65,7 @@ def example_from_row(
         shadow_version=row.shadow_version,
         served=scores_at(row.scores, 0),
         shadow=scores_at(row.shadow, 0),
+        experiments=row.experiments,
     )
 
 

@@ -37,6 +37,7 @@ from contract.graphs import DECIDE, GRAPHS
 from contract.mapping.event_topics import EventTopics
 from contract.profiles.entity_kinds import EntityKinds
 from contract.settings.entities import EntitySettings, declare_entities, find_entity_mistakes
+from contract.settings.experiments import ExperimentSettings, find_experiment_mistakes
 from contract.settings.intake import IntakeSettings
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
@@ -64,8 +65,8 @@ class Settings(BaseSettings):
 
     `bundle_store`: the URL of the folder in an object store that workers read bundles from, instead of `bundles`.
     `map`: the tables of `[map]`, see `contract.settings.mapping`.
-    `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `entities`: by kind. `thresholds`: task -> action ->
-    least probability.
+    `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `experiments`: by name. `entities`: by kind.
+    `thresholds`: task -> action -> least probability.
     """
 
     model_config = SettingsConfigDict(
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     log: LogSettings = LogSettings()
+    experiments: dict[str, ExperimentSettings] = {}
     entities: dict[str, EntitySettings] = {}
     rules: tuple[Rule, ...] = ()
     tasks: tuple[Task, ...] = ()
@@ -276,6 +278,7 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
         yield f"Each kind should have a topic of its own. Found {topics}."
     if settings.lists.length > settings.lists.candidates:
         yield "A list should be no longer than its candidates. Found it longer."
+    yield from find_experiment_mistakes(settings.experiments, settings.lists)
     if len(set(task_names)) < len(task_names):
         yield f"Tasks should have names of their own. Found {task_names}."
     yield from find_map_mistakes(settings)

@@ -131,7 +131,14 @@ class SteadyProducer:
             self._postpone_check()
             position = RecordPosition(message.topic() or "", message.partition() or 0, message.offset() or 0)
             self._confirm(number, position)
-        elif error.code() not in PURGED:
+        elif error.code() in PURGED:
+            pass  # sent again by the next client
+        elif (
+            error.code() == KafkaError._UNKNOWN_PARTITION
+            and (record := self._unconfirmed[number]).partition == ANY_PARTITION
+        ):
+            self._send(number, record)  # the topic was recreated with fewer partitions: no topic has the record
+        else:
             self.errors.append(error.str())
             del self._unconfirmed[number]
 

@@ -37,7 +37,7 @@ BAD_RECORDS: Final[Mapping[str, tuple[Callable[[Fields], bytes | None], str]]] =
     "no value": (lambda fields: None, "empty"),
     "empty": (lambda fields: b"", "empty"),
     "not JSON": (lambda fields: b"hello", "not_json"),
-    "NaN": (corrupt_json(lambda fields: {**fields, "extra": float("nan")}), "not_json"),
+    "NaN": (corrupt_json(lambda fields: {**fields, "ts_ms": float("nan")}), "out_of_range"),
     "not UTF-8": (lambda fields: b'{"event_id": "\xff"}', "not_utf8"),
     "10,000 levels deep": (lambda fields: b'{"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
     "300 KiB": (corrupt_json(lambda fields: {**fields, "extra": "x" * 300 * 1_024}), "too_large"),

@@ -1,12 +1,14 @@
-"""Trials: their pointer, and the users of a canary."""
+"""Experiments: the assignment of users. Trials: their pointer, and the users of a canary."""
 
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.errors import BadBundle
-from contract.experiment import Trial, end_trial, read_trial, set_trial
+from contract.experiment import VARIANT, Trial, assign_arm, end_trial, read_trial, set_trial
 
 USERS = [f"u{n}" for n in range(20_000)]
 
@@ -86,3 +88,39 @@ def test_the_users_of_a_canary_are_the_same_everywhere() -> None:
         "u17",
         "u19",
     ]
+
+
+NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
+
+
+def find_variant(experiment: str, share: float) -> set[str]:
+    return {user for user in USERS[:4_000] if assign_arm(experiment, share, user) == VARIANT}
+
+
+@given(name=NAMES, share=st.floats(0.02, 0.98))
+def test_an_experiment_takes_its_share_of_users(name: str, share: float) -> None:
+    deviation = (share * (1 - share) / 4_000) ** 0.5
+
+    assert len(find_variant(name, share)) / 4_000 == pytest.approx(share, abs=5.5 * deviation)
+
+
+@given(names=st.lists(NAMES, min_size=2, max_size=2, unique=True), shares=st.tuples(*[st.floats(0.1, 0.9)] * 2))
+def test_the_arms_of_two_experiments_are_independent(names: list[str], shares: tuple[float, float]) -> None:
+    # given the users of each arm
+    first, second = (find_variant(name, share) for name, share in zip(names, shares, strict=True))
+    # then those of one are found among those of the other as often as among all
+    expected = len(first) * len(second) / 4_000
+    deviation = (expected * (1 - shares[0]) * (1 - shares[1])) ** 0.5
+    assert len(first & second) == pytest.approx(expected, abs=5.5 * deviation)
+
+
+@given(name=NAMES, shares=st.tuples(*[st.floats(0.01, 0.99)] * 2))
+def test_a_user_of_a_small_share_is_in_every_larger_one(name: str, shares: tuple[float, float]) -> None:
+    assert find_variant(name, min(shares)) <= find_variant(name, max(shares))
+
+
+@given(name=NAMES)
+def test_an_experiment_is_independent_of_a_canary_of_the_same_name(name: str) -> None:
+    canary = {user for user in USERS[:4_000] if Trial(version=name, share=0.5).includes(user)}
+
+    assert len(find_variant(name, 0.5) & canary) == pytest.approx(1_000, abs=5.5 * 22)

@@ -212,6 +212,8 @@ def read_defaults(struct: type[msgspec.Struct]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):
         make: Callable[[], Any] | Any = field.default_factory
+        if field.default is msgspec.UNSET:
+            continue
         if field.default is not msgspec.NODEFAULT:
             values[field.name] = msgspec.to_builtins(field.default)
         elif make is not msgspec.NODEFAULT:

@@ -35,11 +35,11 @@ def test_every_metric_of_evaluate_is_documented_and_no_other(seed: int) -> None:
     assert documented == actual
 
 
-@pytest.mark.parametrize("words", [["evaluate", "examples.parquet"], ["compare"]], ids=["evaluate", "compare"])
+@pytest.mark.parametrize("words", [["evaluate", "examples.parquet"], ["compare"], ["offpolicy"]], ids=lambda w: w[0])
 def test_every_option_is_documented_with_its_default(words: list[str]) -> None:
     options = PAGE.tables(f"training {words[0]}")[1]
     args = vars(parse_arguments(words))
-    names = args.keys() - {"command", "data", "run"}
+    names = args.keys() - {"command", "data", "bundle", "run"}
     actual = {f"--{name.replace('_', '-')}": args[name] for name in names}
 
     documented = {strip_code_marks(row["option"]): strip_code_marks(row["default"]) for row in options}

@@ -103,3 +103,22 @@ def test_a_producer_outlives_a_broker_that_is_fenced_by_its_own_controller(own_k
     assert sent.producer.flush(FLUSH_S) == 0
     sent.check()
     sent.producer.close()
+
+
+def test_records_for_a_partition_that_vanished_go_to_another_one(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given: a client that knows three partitions
+    topic = f"{topic_prefix}shrinking"
+    apache_kafka.create_topics({topic: 3})
+    sent = SentRecords(apache_kafka, topic)
+    sent.send(20)
+    assert sent.producer.flush(FLUSH_S) == 0
+
+    # when
+    apache_kafka.delete_topics(topic)
+    apache_kafka.create_topics({topic: 1})
+    sent.count, sent.positions = 0, []
+    sent.send(20)
+
+    # then
+    assert sent.producer.flush(FLUSH_S) == 0
+    sent.check()

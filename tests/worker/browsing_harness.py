@@ -1,8 +1,11 @@
 """The browsing lane's scorer over a small catalogue, with profiles in memory, fed with records."""
 
+from collections.abc import Mapping
+
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
+from contract.settings.experiments import ExperimentSettings
 from contract.settings.reading import Settings
 from contract.settings.worker import ListSettings
 from testkit.environment.tiny_bundle import ITEMS
@@ -22,13 +25,13 @@ PURCHASE_VALUE = 5.0
 class BrowsingHarness:
     """The browsing lane's scorer over a catalogue of four items, i0 to i3, each more expensive than the one before."""
 
-    def __init__(self, **list_settings: float) -> None:
+    def __init__(self, experiments: Mapping[str, ExperimentSettings] | None = None, **list_settings: float) -> None:
         encoder = Encoder(FEATURES)
         self.catalogue = Catalogue(encoder)
         for price, item in enumerate(ITEMS):
             self.catalogue.put(make_product(item, price=price))
         lists = ListSettings.model_validate({"refresh_ms": 0, "purchase_value": PURCHASE_VALUE, **list_settings})
-        settings = Settings().model_copy(update={"lists": lists})
+        settings = Settings().model_copy(update={"lists": lists, "experiments": experiments or {}})
         self.profiles = InMemoryProfileStore()
         self.scorer = LaneScorer(
             HANDLERS["browsing"], ScoringResources(settings=settings, encoder=encoder, catalogue=self.catalogue)

@@ -14,8 +14,8 @@ from tests.conftest import KafkaBroker
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import TIMEOUT_S, InProcessWorker, StepEvent, WorkerThread, raise_killed, wait_until
 from transport.records import TopicPartition
-from worker.kafka.consumer import START_PENDING
-from worker.kafka.instance_name import InstanceFenced
+from worker.group.instance_name import InstanceFenced
+from worker.group.listener import START_PENDING
 from worker.ops import metrics
 
 

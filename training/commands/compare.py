@@ -1,4 +1,4 @@
-"""`python -m training compare`: a model on trial against the serving model, by labels of served rows."""
+"""`python -m training compare`: a model on trial against the serving one by labels, or the arms of an experiment."""
 
 import math
 import time
@@ -15,6 +15,10 @@ from contract.features.declaration import FeatureSet
 from contract.settings.reading import Settings
 from contract.units import DAY_MS, HOUR_MS, SECOND_MS
 from training.erasure.arguments import fetch_erasures
+from training.experiments.comparison import compare_arms
+from training.experiments.outcomes import OUTCOMES
+from training.experiments.reading import count_items, read_experiment
+from training.experiments.summary import print_experiment
 from training.feedback.feedback_reader import FeedbackReader
 from training.report.console import CONSOLE, format_number, print_json, print_lines
 from training.report.pages import encode_json, find_output_errors, render_template, write_pages
@@ -24,6 +28,12 @@ from training.stats.served_scores import ServedScoreStore, list_versions
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="compare what its users did: of [experiments], or a canary's version"
+    )
+    parser.add_argument(
+        "--decides", choices=OUTCOMES, default=OUTCOMES[0], help="of --experiment: the outcome that may stop it"
+    )
     parser.add_argument("--since", type=float, metavar="HOURS", help="examples of the last HOURS only")
     parser.add_argument("--versions", nargs=2, metavar=("SERVING", "CHALLENGER"), help="instead of those on trial")
     parser.add_argument("--settle-days", type=float, default=0.0, help="leave out events of the latest days")
@@ -36,6 +46,8 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     started_s = time.monotonic()
     if errors := [*find_output_errors(args.out), *find_argument_errors(args)]:
         raise BadConfig(errors)
+    if args.experiment:
+        return run_experiment(args, settings, started_s)
     serving, challenger = args.versions or read_versions(args, settings)
     scores = read_feedback(args, settings)
     settled_ms = time.time() * SECOND_MS - args.settle_days * DAY_MS
@@ -61,8 +73,45 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     return 0
 
 
+def run_experiment(args: Namespace, settings: Settings, started_s: float) -> int:
+    """Compare the arms of an experiment by what their users did."""
+    store = read_experiment(settings, args.experiment)
+    shown = set[str]().union(*(participant.items for participant in store.participants.values()))
+    comparison = compare_arms(
+        store,
+        args.experiment,
+        items=max(count_items(settings), len(shown), 1),
+        decides=args.decides,
+        share=find_share(args, settings),
+    )
+    page = render_template("experiment.html", comparison=comparison, confidence=100 * CONFIDENCE)
+    pages = write_pages(args.out, {"experiment.json": encode_json(comparison), "experiment.html": page.encode()})
+    print_experiment(comparison, store.currencies)
+    print_lines(*(f"See {page}" for page in pages))
+    print_json(
+        **msgspec.to_builtins(comparison),
+        unreadable=store.unreadable,
+        pages=[str(page) for page in pages],
+        seconds=round(time.monotonic() - started_s, 2),
+    )
+    return 0
+
+
+def find_share(args: Namespace, settings: Settings) -> float | None:
+    """The share of users of the variant, by the settings or the trial; None if neither knows the experiment."""
+    if args.experiment in settings.experiments:
+        return settings.experiments[args.experiment].share
+    trial = read_trial(args.bundles or settings.bundles)
+    return trial.share if trial and trial.version == args.experiment and trial.share < 1 else None
+
+
 def find_argument_errors(args: Namespace) -> list[str]:
     errors = list[str]()
+    if args.experiment and (args.since is not None or args.versions or args.settle_days):
+        errors.append(
+            "`--experiment` should come without `--since`, `--settle-days` and `--versions`: its intervals are of all "
+            "looks since its first list. Found one of them."
+        )
     if args.since is not None and (math.isnan(args.since) or args.since <= 0):
         errors.append(f"`--since` should be above 0. Found {args.since}.")
     if math.isnan(args.settle_days) or args.settle_days < 0:

@@ -3,14 +3,13 @@
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter, deque
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
 
-from contract.errors import BadConfig, BadEvent
-from contract.events.model import UserEvent, clamp
-from contract.events.reading import EventReader, make_readers
+from contract.errors import BadConfig
+from contract.events.model import UserEvent
+from contract.events.reading import make_readers
 from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow, read_scored_row
 from contract.profiles.entity_updates import Arrival
@@ -18,11 +17,10 @@ from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.feedback.chunked_reader import ChunkedReader
+from training.feedback.topic_events import decode_event, read_records
 from training.report.console import print_json, print_lines
 from transport.kafka_times import KafkaTimes
-from transport.records import Record
 
-CHUNK_RECORDS: Final = 20_000
 EXIT_DIFFERENT: Final = 1
 
 
@@ -88,19 +86,6 @@ def print_report(report: SkewReport, log: EventLog) -> None:
         print_lines(f"{sum(counts.differing.values())} of {counts.values} values differ for {label}.")
 
 
-def read_records(settings: Settings, kind: str) -> Iterator[Record]:
-    """Every record of a kind's topic from its beginning to its current end."""
-    reader = ChunkedReader(kafka=settings.kafka, topic=settings.topics.topic_name(kind), limit=CHUNK_RECORDS)
-    try:
-        positions, is_last = dict[str, int](), False
-        while not is_last:
-            chunk = reader.read(positions)
-            yield from chunk.records
-            positions, is_last = chunk.positions, chunk.is_last
-    finally:
-        reader.close()
-
-
 def read_rows(settings: Settings, share: float, limit: int, left_out: Counter[str]) -> deque[ScoredRow]:
     """The latest rows of the sampled users."""
     rows = deque[ScoredRow](maxlen=limit)
@@ -154,13 +139,3 @@ def count_partitions(settings: Settings, kind: str) -> int:
         return reader.count_partitions()
     finally:
         reader.close()
-
-
-def decode_event(reader: EventReader, record: Record, kafka_times: KafkaTimes) -> object:
-    """The event as a worker decodes it; None for a dead letter."""
-    try:
-        (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
-        event, _ = clamp(reader.read(record.value), kafka_ms)
-    except BadEvent:
-        return None
-    return event

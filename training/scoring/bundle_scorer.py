@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from contract.arrays import Integers, Predictions
 from contract.bundle import Bundle
 from contract.errors import BadBundle, BadData
 from contract.features.declaration import Block, FeatureSet
-from contract.graphs import GRAPHS, Graph
+from contract.graphs import GRAPHS, ITEMS, RECOMMEND, Graph
 from export.ort import open_session, run
 from export.verification import check_features
 from training.data.parquet import DIGEST_KEY, has_feature_blocks, read_block
@@ -49,6 +50,23 @@ class BundleScorer:
                 columns |= self._score_graph(GRAPHS[name], blocks, len(table))
         return pa.table(columns)
 
+    def score_pairs(self, blocks: Mapping[str, Block], items: Block, user: Integers) -> Predictions:
+        """The scores (P,) of items (P rows) for the row `user` (P,) of the users' blocks, by task of `recommend`.
+
+        Blocks have the columns of all features. Raises `BadBundle` for a bundle without the graph.
+        """
+        if not {ITEMS.name, RECOMMEND.name} <= self._sessions.keys():
+            raise BadBundle(f"Bundle {self._manifest.version} should have the graph {RECOMMEND.name}. Found none.")
+        known = {
+            group: select_columns(block, group, self._features, self._known)
+            for group, block in {**blocks, "item": items}.items()
+        }
+        inputs = {
+            f"{group}.{part}": getattr(block, part) for group, block in known.items() for part in ("numbers", "ids")
+        }
+        item_part = self._run(ITEMS, {name: inputs[name] for name in ("item.numbers", "item.ids")})["item_part"]
+        return self._run(RECOMMEND, {**inputs, "item_part": item_part, RECOMMEND.pair_input: user})
+
     def _read_blocks(self, table: pa.Table) -> dict[str, Block]:
         groups = dict.fromkeys(feature.group for feature in self._known.features)
         if has_feature_blocks(table):
@@ -72,16 +90,18 @@ class BundleScorer:
                 inputs |= {f"{group}.numbers": blocks[group].numbers, f"{group}.ids": blocks[group].ids}
         if graph.is_paired:
             items = {f"item.{part}": inputs[f"item.{part}"] for part in ("numbers", "ids")}
-            inputs["item_part"] = run(self._sessions["items"], items)["item_part"]
+            inputs["item_part"] = self._run(ITEMS, items)["item_part"]
             inputs[graph.pair_input] = np.arange(rows)
-        try:
-            answers = run(self._sessions[graph.name], inputs)
-        except Exception as error:  # onnxruntime's classes have no common base
-            raise BadBundle(f"{graph.name}.onnx should run on the file's rows. Found: {error}") from error
         columns = dict[str, Any]()
-        for task, scores in answers.items():
+        for task, scores in self._run(graph, inputs).items():
             columns |= self._to_columns(task, scores)
         return columns
+
+    def _run(self, graph: Graph, inputs: Mapping[str, Any]) -> Predictions:
+        try:
+            return run(self._sessions[graph.name], inputs)
+        except Exception as error:  # onnxruntime's classes have no common base
+            raise BadBundle(f"{graph.name}.onnx should run on the given rows. Found: {error}") from error
 
     def _to_columns(self, task: str, scores: Any) -> dict[str, Any]:
         """A number, or the likeliest class with its probability."""

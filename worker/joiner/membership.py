@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contract.errors import ShopstreamError
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 
 
 class PartitionsChanged(ShopstreamError):

@@ -24,6 +24,7 @@ from transport.kafka_times import read_clock_ms
 from transport.record_reader import open_record_reader
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.erasure.kafka_owners import NOTHING_ERASED
+from worker.group.consumer import GroupConsumer
 from worker.joiner.decoding import JOINED_EVENTS, RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
@@ -33,7 +34,6 @@ from worker.joiner.recovered_state import read_output_starts
 from worker.joiner.shard import JoinerShard, ShardSet
 from worker.joiner.store.shard_store import ShardStore
 from worker.joiner.store.store_folder import StoreFolder
-from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord, leave_out
 from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics

@@ -15,6 +15,7 @@ from transport.log_reader import TopicTailer
 from worker.doctor.examination import start_checks
 from worker.doctor.topic_checks import find_different_partitions
 from worker.erasure.topic import ErasureConsumer
+from worker.group.consumer import GroupConsumer
 from worker.joiner.decoding import JOINED_EVENTS
 from worker.joiner.dedup_loader import DedupLoader
 from worker.joiner.erasures import JoinerErasures
@@ -22,7 +23,6 @@ from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import KINDS, JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 from worker.kafka.topic_owner import TopicOwnership
 from worker.ops.health import HealthServer

@@ -15,7 +15,7 @@ from transport.admin_connection import AdminConnection
 from transport.log_consumer import LogConsumer
 from transport.log_ends import DENIED, TRANSIENT, UNSUPPORTED, fetch_log_ends
 from transport.records import TopicPartition
-from worker.kafka.group_assignment import decode_assignment
+from worker.group.member_assignment import decode_assignment
 
 TIMEOUT_S: Final = 5.0
 RECORD_TIMEOUT_S: Final = 2.0  # there may be only transaction markers

@@ -15,9 +15,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from contract.errors import StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.records import NO_METADATA, TopicPartition, as_bytes
+from worker.group.consumer import GroupConsumer
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.bounded_calls import BoundedCalls, CallAbandoned
-from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer_clients import ClientFailed, ProducerClients, TransactionAborted, serve_reports
 from worker.kafka.record_limits import RecordLimits

@@ -19,7 +19,7 @@ from contract.settings.reading import Settings
 from transport.kafka_times import KafkaTimes
 from transport.record_reader import open_record_reader
 from transport.records import Record, TopicPartition
-from worker.kafka.consumer import START_PENDING
+from worker.group.listener import START_PENDING
 from worker.kafka.outgoing import OutgoingRecord
 from worker.model.experiment import TrialModel, model_version
 from worker.model.onnx_model import Model

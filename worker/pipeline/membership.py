@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from contract.errors import ShopstreamError
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 
 

@@ -14,8 +14,8 @@ from contract.profiles.record import FAMILIES
 from contract.profiles.store import MergedOffsets
 from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, TopicPartition
+from worker.group.consumer import GroupConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.records.lanes import Lane
 from worker.state.history_registry import HistoryRegistry

@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 from worker.probes.watchdog import Watchdog
 
 INTERVAL_S: Final = 30.0  # between two remedies of one kind: each needs some time to work

@@ -1,11 +1,13 @@
 """Generates candidates: the items that may be recommended to a user, before the model ranks them."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.retrieval.co_visitation import ItemNeighbours
@@ -47,6 +49,13 @@ class CandidateGenerator:
         self._popularity = popularity
         self._fresh_items = fresh_items
         self._candidates_max = candidates_max
+        self._explored = fresh_items.expected_count
+
+    def vary(self, lists: ListSettings) -> "CandidateGenerator":
+        """Candidates from the same sources, as many and with as many fresh items as these settings say."""
+        varied = copy(self)
+        varied._candidates_max, varied._explored = lists.candidates, lists.explore * lists.length
+        return varied
 
     def generate(
         self, recent: npt.NDArray[np.uint64], bought: Sequence[ItemNumbers], seeds: Sequence[int]
@@ -77,7 +86,7 @@ class CandidateGenerator:
         self, numbers: ItemNumbers, sources: npt.NDArray[np.int8], bought: ItemNumbers, seed: int
     ) -> UserCandidates:
         """The candidates followed by fresh items, which replace the last candidates beyond the limit."""
-        fresh, propensity = self._fresh_items.sample(numbers, bought, seed)
+        fresh, propensity = self._fresh_items.sample(numbers, bought, seed, self._explored)
         if not len(fresh):
             return UserCandidates(numbers, sources, propensity)
         room = self._candidates_max - len(fresh)

@@ -25,6 +25,11 @@ class FreshItems:
         self._lists = lists
         self._pool: ItemNumbers = np.zeros(0, np.int64)
 
+    @property
+    def expected_count(self) -> float:
+        """The mean number of fresh items on a list."""
+        return self._lists.explore * self._lists.length
+
     def refresh(self, now_ms: int) -> None:
         """Find the items that are new at `now_ms` (event time), without those of the catalogue's first day."""
         count = len(self._catalogue)
@@ -37,9 +42,10 @@ class FreshItems:
             new_items = new_items[first_seen_ms[new_items] >= oldest_ms]
         self._pool = new_items[np.argsort(-first_seen_ms[new_items], kind="stable")][:POOL_MAX]
 
-    def sample(self, candidates: ItemNumbers, bought: ItemNumbers, seed: int) -> tuple[ItemNumbers, float]:
+    def sample(
+        self, candidates: ItemNumbers, bought: ItemNumbers, seed: int, expected_count: float
+    ) -> tuple[ItemNumbers, float]:
         """Fresh items that are neither candidates nor bought, and the probability with which each was sampled."""
-        expected_count = self._lists.explore * self._lists.length
         if not len(self._pool) or not expected_count:
             return NO_ITEMS, 0.0
         pool = self._pool[~np.isin(self._pool, np.concatenate([candidates, bought]))]

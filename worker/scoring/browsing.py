@@ -5,21 +5,24 @@ co-visitation, whichever model answers.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from contract.events.model import Click, Event, Order
+from contract.experiment import CONTROL, VARIANT, Arm
 from contract.features.encoder import gather_rows
 from contract.graphs import RECOMMEND
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
+from contract.settings.worker import ListSettings
 from transport.records import TopicPartition
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.experiment import ActiveModels
 from worker.model.onnx_model import NeighbourTable
 from worker.ops import metrics
 from worker.recommend.list_builder import NO_MODELS, ListBuilder, ListRequest
+from worker.recommend.list_variants import ListVariants
 from worker.recommend.popular_list_writer import PopularListWriter
 from worker.recommend.refresh_queue import RefreshQueue
 from worker.records.batch import Batch
@@ -42,6 +45,7 @@ class ListRefresher:
     def __init__(self, resources: ScoringResources) -> None:
         lists, catalogue = resources.settings.lists, resources.catalogue
         self._lists, self._encoder, self._catalogue = lists, resources.encoder, catalogue
+        self._experiments = resources.settings.experiments
         self._bundle_neighbours: NeighbourTable | None = None
         self._queue = RefreshQueue(lists.refresh_ms, lists.batch_max, lists.waiting_max)
         self.item_neighbours, self._fresh_items = ItemNeighbours(catalogue), FreshItems(catalogue, lists)
@@ -64,15 +68,15 @@ class ListRefresher:
             candidates_max=lists.candidates,
         )
         self._stream_ms = 0
-        self._router = CanaryRouter(self._build_builder(NO_MODELS))
+        self._router = CanaryRouter(self._build_variants(NO_MODELS, {}))
 
     def activate(self, models: ActiveModels) -> None:
         self._catalogue.activate(*models.models)
         supporting = models.supporting(RECOMMEND.name)
         canary = supporting.canary
         self._router = CanaryRouter(
-            self._build_builder(supporting),
-            (canary, self._build_builder(ActiveModels(canary.model))) if canary else None,
+            self._build_variants(supporting, {canary.version: CONTROL} if canary else {}),
+            (canary, self._build_variants(ActiveModels(canary.model), {canary.version: VARIANT})) if canary else None,
         )
         neighbours = models.serving.neighbours if models.serving else None
         if neighbours is not self._bundle_neighbours:  # a canary ranks the same candidates as the serving model
@@ -126,12 +130,23 @@ class ListRefresher:
         """Let no user wait for a list because of an event that will be read again: it would be logged twice."""
         self._queue.forget(is_reread)
 
-    def _build_builder(self, models: ActiveModels) -> ListBuilder:
-        return ListBuilder(
+    def _build_variants(self, models: ActiveModels, trial_arm: Mapping[str, Arm]) -> ListBuilder | ListVariants:
+        """A builder of lists by these models; `trial_arm`: of its users, while a canary is on."""
+        if not self._experiments and not trial_arm:
+            return self._build_builder(models, self._lists)
+        return ListVariants(
+            experiments=self._experiments,
             lists=self._lists,
+            trial_arm=trial_arm,
+            build=lambda lists: self._build_builder(models, lists),
+        )
+
+    def _build_builder(self, models: ActiveModels, lists: ListSettings) -> ListBuilder:
+        return ListBuilder(
+            lists=lists,
             encoder=self._encoder,
             catalogue=self._catalogue,
-            candidate_generator=self._candidate_generator,
+            candidate_generator=self._candidate_generator.vary(lists),
             models=models,
         )
 

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -31,6 +32,7 @@ LIST = replace(
     scores=SCORES,
     shadow_version="m2",
     shadow={"click": (0.4, 0.5, 0.6)},
+    experiments={"longer": "variant"},
 )
 ORDER = replace(make_row("order", "o", 0), scores={"fraud": (0.9,)}, shadow_version="m2", shadow={"fraud": (0.7,)})
 HALF = (Task("click", "binary", (), "recommend", negative_rate=0.5), FRAUD)
@@ -42,6 +44,15 @@ def test_a_list_item_has_the_scores_of_both_models() -> None:
 
     assert example.served == {"click": 0.2, "purchase": 0.02}
     assert (example.shadow_version, example.shadow) == ("m2", {"click": 0.5})
+
+
+def test_an_example_has_the_arms_of_its_list_and_others_have_none() -> None:
+    example = take_newest_examples(make_joiner(LIST, make_impression(1, "b"), make_click(2, "b")))["r~b"]
+    order = take_newest_examples(make_joiner(ORDER, make_label(1, 1.0)))["o"]
+
+    assert example.experiments == {"longer": "variant"}
+    assert order.experiments is msgspec.UNSET
+    assert b"experiments" not in to_msgpack(order)
 
 
 def test_a_search_item_has_its_scores() -> None:

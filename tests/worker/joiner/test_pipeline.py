@@ -16,6 +16,7 @@ from testkit.metrics import read_metric
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from tests.metrics import assert_increases
 from transport.records import PartitionOffsets, Record, TopicPartition
+from worker.group.consumer import GroupConsumer
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
@@ -23,7 +24,6 @@ from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import Clocks, JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
-from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics

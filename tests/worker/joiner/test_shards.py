@@ -14,7 +14,7 @@ from tests.contract.joining.builders import make_click, make_impression, make_la
 from tests.polling import wait_until
 from tests.worker.joiner.test_worker import TOPICS, JoinerProcess, JoinerTopics
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 
 pytestmark = pytest.mark.apache_kafka
 

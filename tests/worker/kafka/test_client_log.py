@@ -13,7 +13,7 @@ CLIENTS = {
         "list(log_reader.LogReader(kafka=kafka).read({TopicPartition('orders', 0): 1}))"
     ),
     "group consumer": (
-        "from worker.kafka.consumer import GroupConsumer\n"
+        "from worker.group.consumer import GroupConsumer\n"
         "consumer = GroupConsumer(kafka=kafka, group='g', instance='0')\n"
         "consumer.subscribe(['orders'], None)\n"
         "for _ in range(5): consumer.poll(10, 50)"

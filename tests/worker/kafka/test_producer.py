@@ -10,8 +10,8 @@ from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from tests.kafka import read_topics
 from tests.polling import wait_until
+from worker.group.consumer import GroupConsumer
 from worker.kafka import producer_clients
-from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer import TransactionalProducer
 from worker.ops.retry import Retry

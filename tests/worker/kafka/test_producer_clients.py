@@ -22,9 +22,9 @@ from tests.worker.kafka.kafka_proxy import (
 )
 from tests.worker.worker_lifecycle import InProcessWorker
 from transport.records import TopicPartition
+from worker.group.consumer import GroupConsumer
 from worker.kafka import producer as producer_module
 from worker.kafka import producer_clients
-from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops.retry import Retry

@@ -19,8 +19,8 @@ from tests.worker.maintenance.runs import run_rebuild, run_verification, serving
 from tests.worker.worker_lifecycle import InProcessWorker, WorkerKilled, WorkerThread
 from transport.log_reader import LogReader
 from transport.records import PartitionOffsets, Record, TopicPartition
+from worker.group.consumer import GroupConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer
 from worker.maintenance.rebuild import RebuildRefused, RebuildResult, collect_garbage, format_result, rebuild
 from worker.pipeline.recovery import Recovery
 from worker.records.lanes import LANES

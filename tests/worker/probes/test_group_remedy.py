@@ -13,7 +13,7 @@ from devservers.apache_kafka import ApacheKafka
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
@@ -92,7 +92,7 @@ def member(apache_kafka: ApacheKafka, topic_prefix: str) -> Iterator[WatchedMemb
         producer.send(topic, [(None, b"first")])
         wait_until(lambda: member.step() == [b"first"])
         # a client that returns nothing from now on: nothing of ours has paused it
-        member.consumer._consumer.pause([KafkaPartition(topic, 0)])
+        member.consumer._member.client.pause([KafkaPartition(topic, 0)])
         producer.send(topic, [(None, b"second"), (None, b"third")])
     try:
         yield member
@@ -123,7 +123,7 @@ def test_a_partition_that_was_never_fetched_has_an_end(apache_kafka: ApacheKafka
     with BlockingProducer(apache_kafka.bootstrap) as producer:
         producer.send(topic, [(None, b"first")] * 3)
     member = WatchedMember(kafka, topic)
-    member.consumer._consumer = PausingClient(member.consumer._consumer)  # type: ignore[assignment]
+    member.consumer._member.client = PausingClient(member.consumer._member.client)  # type: ignore[assignment]
     try:
         # then
         wait_until(member.find_blocked)

@@ -18,10 +18,10 @@ from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerThread
 from transport.group_offsets import fetch_commits
 from transport.records import TopicPartition
-from worker.kafka import consumer as consumer_module
-from worker.kafka import instance_name
-from worker.kafka.consumer import GroupConsumer
-from worker.kafka.instance_name import FENCES_MAX, InstanceFenced
+from worker.group import instance_name
+from worker.group import member as member_module
+from worker.group.consumer import GroupConsumer
+from worker.group.instance_name import FENCES_MAX, InstanceFenced
 
 SESSION_MS = 6_000
 
@@ -159,7 +159,7 @@ def test_a_worker_whose_client_joined_again_without_a_word_decides_each_order_on
     workers = list[InProcessWorker]()
 
     def change_member() -> None:
-        workers[0].consumer._member_id._assigned = "former"
+        workers[0].consumer._member._id._assigned = "former"
 
     # when
     with InProcessWorker(stage, step_events=[StepEvent(step, 2, change_member)]) as worker:
@@ -183,7 +183,7 @@ def test_offsets_are_not_set_back_by_a_member_that_kept_the_partitions_of_a_form
     wait_until(lambda: consumer.poll(10, 20) or len(consumer.assignment) == 4)
     consumer.commit({TopicPartition(topic, 0): 7})
     # when
-    consumer._member_id._assigned = "former"
+    consumer._member._id._assigned = "former"
     # then it commits nothing, and has no partition until it has joined with a new client
     with pytest.raises(Unavailable, match="member that read the records"):
         consumer.commit({TopicPartition(topic, 0): 3})
@@ -259,7 +259,7 @@ def test_a_member_whose_client_finds_no_broker_joins_with_a_new_one(
     own_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
-    monkeypatch.setattr(consumer_module, "CLIENT_AWAY_S", 1.0)
+    monkeypatch.setattr(member_module, "CLIENT_AWAY_S", 1.0)
     topic, kafka = f"{topic_prefix}orders", make_settings(own_kafka, topic_prefix)
     own_kafka.create_topics({topic: 4})
     member = PolledMember(kafka, topic)
@@ -280,11 +280,11 @@ def test_a_member_without_partitions_whose_client_has_no_broker_joins_with_a_new
     own_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a client that has forgotten all its brokers, and does not report it
-    monkeypatch.setattr(consumer_module, "CLIENT_AWAY_S", 1.0)
+    monkeypatch.setattr(member_module, "CLIENT_AWAY_S", 1.0)
     topic, kafka = f"{topic_prefix}orders", make_settings(own_kafka, topic_prefix)
     own_kafka.create_topics({topic: 4})
     member = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
-    member._consumer = Consumer(
+    member._member.client = Consumer(
         {"bootstrap.servers": "127.0.0.1:1", "group.id": topic_prefix, "log_level": 0, "error_cb": lambda error: None}
     )
     member.subscribe([topic], FromCommitted())

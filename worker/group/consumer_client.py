@@ -8,7 +8,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.servers import KafkaSettings
 from transport.records import TopicPartition
-from worker.kafka.instance_name import InstanceName
+from worker.group.instance_name import InstanceName
 
 CLOSING_POLLS_MAX: Final = 1_000
 

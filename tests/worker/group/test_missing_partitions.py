@@ -15,9 +15,9 @@ from devservers.apache_kafka import ApacheKafka, make_admin_client
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
+from worker.group.missing_partitions import CONFIRM_S, REBALANCE_S, MissingPartitions
 from worker.kafka.log_probe import LogProbe
-from worker.kafka.missing_partitions import CONFIRM_S, REBALANCE_S, MissingPartitions
 
 STRATEGIES = ("cooperative-sticky", "range")
 Strategy = Literal["cooperative-sticky", "range"]
@@ -75,7 +75,7 @@ class Group:
 
     def kill(self, instance: str) -> None:
         """End a member; a static one does not leave its group by that."""
-        self.members.pop(instance).consumer._consumer.close()
+        self.members.pop(instance).consumer._member.client.close()
         gc.collect()
 
     def list_partitions(self, count: int) -> set[TopicPartition]:

@@ -5,10 +5,10 @@ import pytest
 from contract.settings.servers import KafkaSettings
 from tests.conftest import KafkaBroker
 from tests.polling import wait_until
-from tests.worker.kafka.test_consumer import StaticAssignment
+from tests.worker.group.test_consumer import StaticAssignment
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
-from worker.kafka.group_assignment import decode_assignment
+from worker.group.consumer import GroupConsumer
+from worker.group.member_assignment import decode_assignment
 from worker.kafka.log_probe import LogProbe
 
 

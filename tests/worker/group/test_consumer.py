@@ -14,7 +14,7 @@ from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
-from worker.kafka.consumer import GroupConsumer
+from worker.group.consumer import GroupConsumer
 
 MEMBERS = 24
 JOINED_AFTER_S = 4.0  # the broker waits three seconds for other members of the group
@@ -83,7 +83,7 @@ def test_a_gap_that_a_heartbeat_finds_is_raised_by_the_next_poll(monkeypatch: py
     # given a member that waits for a server, perhaps in a recovery
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     member = GroupConsumer(kafka=kafka, group=kafka.group("orders"), instance="0", skips_gaps=False)
-    monkeypatch.setattr(member, "_consumer", GapClient())
+    monkeypatch.setattr(member._member, "client", GapClient())
     # when
     member.heartbeat()
     # then it is raised where it can be recovered from, once
