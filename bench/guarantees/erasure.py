@@ -37,7 +37,7 @@ from testkit.environment.run_environment import RunEnvironment
 from testkit.kills.score_worker_kills import KillPlan, KillRun
 from testkit.oracle.profiles import ProfileOracle
 from testkit.traffic.event_generator import USERS
-from worker.erasure.slice_eraser import plan_deletion
+from worker.erasure.slice_eraser import has_erased_entries, plan_deletion
 from worker.redis.client import RedisClient, to_pairs
 from worker.state.profile_store import open_profile_store
 
@@ -169,13 +169,14 @@ class ErasureRun:
         return left, emitted, learned
 
     def count_left(self, erased_user: ErasedUser) -> int:
-        """The number of covered keys and slices that Redis still holds."""
+        """The number of covered keys, slices and histories that Redis still holds."""
         user, prefix = erased_user.erasure.user_id, self.environment.redis_prefix
         profiles = open_profile_store(self.redis, prefix)
         profiles.refresh_generation()
-        reply, list_value, rankings, *decisions = self.redis.pipeline(
+        reply, histories, list_value, rankings, *decisions = self.redis.pipeline(
             [
                 ("HGETALL", profiles.prefix + profile_key(f"user:{user}")),
+                ("HVALS", *profiles.history_keys([f"user:{user}"])),
                 ("GET", f"{prefix}rec:{user}"),
                 ("KEYS", f"{prefix}search:{user}:*"),
                 *(("EXISTS", f"{prefix}decision:{order}") for order in erased_user.orders),
@@ -188,6 +189,7 @@ class ErasureRun:
         ]
         has_list = list_value is not None and read_recommendations(list_value).source_ms <= until_ms
         covered_slices = sum(covered is not None for covered in slices)
+        covered_slices += sum(has_erased_entries(record, until_ms) for record in histories)
         covered_rankings = len(rankings) if erased_user.covers_all else 0
         return covered_slices + has_list + sum(map(int, decisions)) + covered_rankings
 

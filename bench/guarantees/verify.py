@@ -1,8 +1,9 @@
 """`python -m bench verify`: `worker verify` looks at the state again and again while events flow.
 
 On Apache Kafka and Redis, with a worker for each lane. In each round some looks should find nothing; then errors of
-five kinds are written into random slices, and the next look should find each of them and nothing else. A worker that
-has read a slice before an error was written overwrites it: such an error stood at no look and is written again.
+eight kinds are written into random slices and histories, and the next look should find each of them and nothing else. A
+worker that has read a slice before an error was written overwrites it: such an error stood at no look and is written
+again.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from contract.mapping.event_topics import EventTopics
 from contract.profiles.record import FAMILIES
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
-from testkit.audits.injected_errors import ERROR_KINDS, ErrorInjector, InjectedError, SliceName
+from testkit.audits.injected_errors import ERROR_KINDS, HISTORY_OF, ErrorInjector, InjectedError, SliceName
 from testkit.environment.run_environment import RunEnvironment
 from testkit.kills.score_worker_kills import KillPlan, KillRun
 from transport.log_reader import LogReader
@@ -185,8 +186,9 @@ class VerifyRound:
             time.sleep(TICK_S)
 
 
-def find_part(entity: str) -> int:
-    """The part that contains an entity; every part reports a bucket."""
+def find_part(name: str) -> int:
+    """The part that contains an entity, or the user of a history; every part reports a bucket."""
+    entity = name.removeprefix(HISTORY_OF)
     return next(part for part in range(PARTS) if EntitySample(1 / PARTS, part).contains(entity))
 
 

@@ -18,6 +18,7 @@ import psutil
 import redis
 
 from bench.performance.load.growth_streams import (
+    generate_clicks,
     generate_judgements,
     generate_new_ids,
     list_sources,
@@ -30,6 +31,7 @@ from bench.performance.measure.fold_runner import FoldRunner
 from bench.results.report import print_json, print_missed
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import Arrival
+from contract.profiles.histories import ENTRY
 from contract.profiles.record import ENTITY_KINDS
 from devservers.redis_server import RedisServer, valkey_binary
 from worker.redis.client import RedisClient
@@ -37,6 +39,10 @@ from worker.redis.client import RedisClient
 # The formula of docs/keys.md, in bytes: per entity, in addition to the length of its key, and per slice.
 ENTITY_BYTES: Final = 225
 SLICE_BYTES: Final = 590
+# Per user with a history, in addition to the length of its key, per history of one source, and per entry.
+HISTORY_USER_BYTES: Final = 195
+HISTORY_BYTES: Final = 105
+ENTRY_BYTES: Final = 14
 OFF_MAX: Final = 0.1
 
 PAGE: Final = 2_000
@@ -82,16 +88,20 @@ class MemoryFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class ProfileSizes:
-    """Counts of the profiles in Redis."""
+    """Counts of the profiles in Redis, and of the histories; `key_bytes` of both."""
 
     entities: int
     slices: int
     key_bytes: int
     largest: float
+    users: int = 0
+    histories: int = 0
+    entries: int = 0
 
     @property
     def formula(self) -> int:
-        return ENTITY_BYTES * self.entities + self.key_bytes + SLICE_BYTES * self.slices
+        profiles = ENTITY_BYTES * self.entities + self.key_bytes + SLICE_BYTES * self.slices
+        return profiles + HISTORY_USER_BYTES * self.users + HISTORY_BYTES * self.histories + ENTRY_BYTES * self.entries
 
 
 class MemoryBench:
@@ -155,7 +165,14 @@ class MemoryBench:
             key_bytes += sum(map(len, keys))
             for key, length, size in zip(keys, lengths, sizes, strict=True):
                 largest = max(largest, size / ProfileSizes(1, length, len(key), 0).formula)
-        return ProfileSizes(entities, slices, key_bytes, largest)
+        users, histories, entries = 0, 0, 0
+        for keys in self.client.scan(f"{PREFIX}history:"):
+            records = [record for own in self.client.pipeline([("HVALS", key) for key in keys]) for record in own]
+            users += len(keys)
+            histories += len(records)
+            entries += sum(len(record) // ENTRY.itemsize for record in records)
+            key_bytes += sum(map(len, keys))
+        return ProfileSizes(entities, slices, key_bytes, largest, users, histories, entries)
 
     def measure_rows(self, ids: int, count: int) -> Iterator[MemoryRow]:
         """Every row: `ids` new ids in one, `count` entities or orders in each of the others."""
@@ -165,6 +182,8 @@ class MemoryBench:
                 yield self.measure_row(
                     f"{kind}, slices: {len(row_sources)}", generate_judgements(kind, count, row_sources)
                 )
+        for entries in (8, 64):
+            yield self.measure_row(f"user, clicks: {entries}", generate_clicks(count, entries))
         yield self.measure_row("flood of new ids", generate_new_ids(ids))
         yield self.measure_row("half of the orders on one device", SyntheticShop(self.seed).draw_hot_orders(4 * count))
         yield self.measure_row("timestamps a year ahead", move_to_future(SyntheticShop(self.seed).draw_orders(count)))

@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.hashing import bucket_of
+from contract.profiles.histories import HEADER, read_entries
 from contract.profiles.record import RECORD
-from contract.redis_keys import unescape_entity
+from contract.redis_keys import unescape_entity, unescape_id
 from worker.redis.client import RedisClient
 from worker.state.profile_store import RedisProfileStore
 
 OFFSET_SHIFT: Final = 1_000_000  # beyond the log of any run
+HISTORY_OF: Final = "history of "
+ACTION_BIT: Final = 128  # of the action of an entry, which no action has
 COUNT_BITS: Final = range(20, 31)  # of a slice's count: no traffic of a run sets or clears them
 SliceName = tuple[str, str]  # entity and source
 
@@ -32,15 +35,16 @@ class InjectedError(NamedTuple):
 
 
 class ErrorInjector:
-    """Writes errors into random slices. `profiles` should use the serving generation."""
+    """Writes errors into random slices and histories. `profiles` should use the serving generation."""
 
     def __init__(self, *, client: RedisClient, profiles: RedisProfileStore, rng: random.Random) -> None:
         self._client, self._profiles, self._rng = client, profiles, rng
         self._invented = 0
 
     def inject(self, kind: str) -> InjectedError:
-        """Write an error of one of `ERROR_KINDS` into a random slice."""
-        return ERROR_KINDS[kind](self, self._choose_slice())
+        """Write an error of one of `ERROR_KINDS` into a random slice or history."""
+        stored_as = "history" if kind in HISTORY_KINDS else "profile"
+        return ERROR_KINDS[kind](self, self._choose(stored_as))
 
     def flip_bit(self, name: SliceName) -> InjectedError:
         record, bit = self._read(name), 1 << self._rng.choice(COUNT_BITS)
@@ -84,14 +88,44 @@ class ErrorInjector:
             "merged offset too far", (f"bucket {bucket}", source), is_standing, lambda: shift(-OFFSET_SHIFT)
         )
 
-    def _choose_slice(self) -> SliceName:
+    def flip_history_bit(self, name: SliceName) -> InjectedError:
+        record = self._read_history(name)
+        self._write_history(name, record[:-1] + bytes([record[-1] | ACTION_BIT]))
+        return InjectedError(
+            "flipped bit of a history",
+            name_history(name),
+            lambda: bool((read_entries(self._read_history(name))["action"] & ACTION_BIT).any()),
+        )
+
+    def delete_history(self, name: SliceName) -> InjectedError:
+        length, (key,) = len(self._read_history(name)), self._profiles.history_keys([name[0]])
+        self._client.pipeline([("HDEL", key, name[1])])
+        return InjectedError("missing history", name_history(name), lambda: len(self._read_history(name)) < length)
+
+    def add_history(self, name: SliceName) -> InjectedError:
+        self._invented += 1
+        invented = (f"user:invented-{self._invented}", name[1])
+        self._write_history(invented, self._read_history(name))
+        return InjectedError("history too many", name_history(invented), lambda: len(self._read_history(invented)) > 4)
+
+    def _choose(self, stored_as: str) -> SliceName:
+        """A random slice (`profile`) or history, by entity and source."""
         while True:
             (key,) = self._client.pipeline([("RANDOMKEY",)])
-            prefix, _, entity = key.decode().partition("}:")
-            if prefix.startswith(f"{self._profiles.prefix}profile:") and not entity.startswith("device:invented"):
+            prefix, _, name = key.decode().partition("}:")
+            if prefix.startswith(f"{self._profiles.prefix}{stored_as}:") and "invented-" not in name:
                 (fields,) = self._client.pipeline([("HKEYS", key)])
                 if fields:
-                    return unescape_entity(entity), self._rng.choice(sorted(fields)).decode()
+                    entity = unescape_entity(name) if stored_as == "profile" else f"user:{unescape_id(name)}"
+                    return entity, self._rng.choice(sorted(fields)).decode()
+
+    def _read_history(self, name: SliceName) -> bytes:
+        """A record; the layout alone where there is none."""
+        (record,) = self._client.pipeline([("HGET", *self._profiles.history_keys([name[0]]), name[1])])
+        return record or HEADER
+
+    def _write_history(self, name: SliceName, record: bytes) -> None:
+        self._client.pipeline([("HSET", *self._profiles.history_keys([name[0]]), name[1], record)])
 
     def _read(self, name: SliceName) -> np.void:
         (record,) = self._client.pipeline([("HGET", self._profiles.profile_key(name[0]), name[1])])
@@ -115,4 +149,13 @@ ERROR_KINDS: Final[Mapping[str, Callable[[ErrorInjector, SliceName], InjectedErr
     "slice too many": ErrorInjector.add_slice,
     "slice offset too far": ErrorInjector.shift_offset,
     "merged offset too far": ErrorInjector.shift_merged,
+    "flipped bit of a history": ErrorInjector.flip_history_bit,
+    "missing history": ErrorInjector.delete_history,
+    "history too many": ErrorInjector.add_history,
 }
+HISTORY_KINDS: Final = frozenset(kind for kind in ERROR_KINDS if "history" in kind)
+
+
+def name_history(name: SliceName) -> SliceName:
+    """A history as a verification names it."""
+    return f"{HISTORY_OF}{name[0]}", name[1]

@@ -27,7 +27,7 @@ from worker.redis.client import RedisClient
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneScorer, ScoringResources
 from worker.state.guarded_writer import WRITE
-from worker.state.profile_store import MERGE
+from worker.state.merge_script import MERGE
 from worker.state.resources import open_stores
 
 LANE: Final = LANES["orders"]

@@ -141,7 +141,7 @@ def parse_history(record: bytes) -> list[HistoryEntry]:
     layout, entries = record[: len(HISTORY_LAYOUT)], record[len(HISTORY_LAYOUT) :]
     if layout != HISTORY_LAYOUT or not entries or len(entries) % ENTRY.size:
         raise ValueError(f"no record of a history: {record!r}")
-    return [ENTRY.unpack_from(entries, at) for at in range(0, len(entries), ENTRY.size)]
+    return list(ENTRY.iter_unpack(entries))
 
 
 def history_difference(expected: list[HistoryEntry] | None, record: bytes | None) -> str | None:

@@ -8,10 +8,18 @@ import pytest
 import redis
 from msgspec.structs import replace
 
-from bench.performance.memory import ENTITY_BYTES, OFF_MAX, SLICE_BYTES
-from contract.events.model import Search
+from bench.performance.memory import (
+    ENTITY_BYTES,
+    ENTRY_BYTES,
+    HISTORY_BYTES,
+    HISTORY_USER_BYTES,
+    OFF_MAX,
+    SLICE_BYTES,
+)
+from contract.events.model import Click
 from contract.messages import Decision, Ranking, Recommendations, RecommendedItem, ScoredRow, read_recommendations
 from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.histories import ACTIONS, ENTRY, HISTORY_LAYOUT, HISTORY_MAX
 from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
 from contract.profiles.store import fold
 from contract.settings.reading import Settings
@@ -41,7 +49,7 @@ def read_key_table() -> list[Row]:
 
 def key_pattern(key: str) -> str:
     """A key of the table as a pattern; in binary keys the braces around the bucket are part of the key."""
-    hash_tagged = key.replace("{bucket}", r"\{[0-9]+\}") if ":profile:" in key or ":merged:" in key else key
+    hash_tagged = key.replace("{bucket}", r"\{[0-9]+\}") if re.search(":(profile|history|merged):", key) else key
     return re.sub(r"\{\w+\}", "[^:]+", hash_tagged.replace("{kind}:{id}", "[a-z]+:[^:{}]+"))
 
 
@@ -67,11 +75,12 @@ def server(redis_url: str) -> redis.Redis:
     lists = ListSettings()
     write_claims(ClaimStore(client=client, prefix=prefix, ttl_s=lists.decision_ttl_s))
     write_caches(AnswerCache(client=client, prefix=prefix, lists=lists))
-    search = Search(event_id="s-1", ts_ms=0, user_id="u-17", query="mug")
-    memory = fold([{}], to_updates([Arrival("searches/0", 0, search)]))
-    RedisProfileStore(client=client, prefix=prefix).merge(
-        memory.slice_writes(), {}, {bucket: {"searches/0": 1} for bucket in range(64)}
-    )
+    click = Click(event_id="c-1", ts_ms=0, user_id="u-17", item_id="mug-blue")
+    updates = to_updates([Arrival("clicks/0", 0, click)])
+    profiles = RedisProfileStore(client=client, prefix=prefix)
+    writes = fold([{} for _ in updates.entities], updates).slice_writes()
+    profiles.merge(writes, {}, {bucket: {"clicks/0": 1} for bucket in range(64)})
+    profiles.write_history_starts({"clicks/0": 0})
     marks = ErasureProgress(profiles=RedisProfileStore(client=client, prefix=prefix))
     marks.write([owner_field("orders", TopicPartition("shop.orders", 0))], {"erasures/0": 1})
     report_changed_settings(client, Settings())
@@ -178,6 +187,23 @@ def test_the_documented_layout_of_a_record_equals_the_dtype() -> None:
     assert len(WINDOWS) == 5
 
 
+def test_the_documented_layout_of_a_history_equals_the_dtype() -> None:
+    # given the fields of an entry
+    assert ENTRY.names is not None
+    assert ENTRY.fields is not None
+    fields = {name: (str(ENTRY.fields[name][1]), dtype_in_words(ENTRY.fields[name][0])) for name in ENTRY.names}
+
+    # when the table is read
+    (table,) = KEYS.tables("Histories")
+
+    # then it is the same, and so are the layout number, the length and the actions
+    assert {strip_code_marks(row["field"]): (row["at"], row["type"]) for row in table} == fields
+    section = KEYS.section("Histories")
+    assert f"{HISTORY_LAYOUT} for this layout" in section
+    assert f"1 to {HISTORY_MAX} entries of {ENTRY.itemsize} bytes" in section
+    assert f"{ACTIONS['clicks']} click, {ACTIONS['orders']} order" in table[2]["meaning"]
+
+
 def test_the_documented_expiry_formula_equals_the_code() -> None:
     days = [int(number) for number in re.findall(r"(\d+) days", KEYS.text.split("time to live = ")[1].splitlines()[0])]
 
@@ -192,5 +218,10 @@ def test_the_documented_memory_formula_is_the_one_that_the_bench_checks() -> Non
     # then the bench checks Redis against it, and a flood takes one slice per id
     assert words is not None
     assert [int(number) for number in words.groups()] == [ENTITY_BYTES, SLICE_BYTES]
+    histories = re.search(
+        r"bytes = (\d+) × users \+ the lengths of their keys \+ (\d+) × histories \+ (\d+) × entries", section
+    )
+    assert histories is not None
+    assert [int(number) for number in histories.groups()] == [HISTORY_USER_BYTES, HISTORY_BYTES, ENTRY_BYTES]
     assert f"within {OFF_MAX:.0%}".replace("%", " %") in section
     assert f"take {round(ENTITY_BYTES + SLICE_BYTES + 35, -1)} bytes each" in section

@@ -21,8 +21,8 @@ def test_a_verification_under_traffic_finds_each_injected_error_and_nothing_else
     environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
     outcome = VerifyOutcome()
     # when
-    VerifyRound(environment=environment, rate=300, seed=seed, outcome=outcome).run(looks=20, errors=10)
+    VerifyRound(environment=environment, rate=300, seed=seed, outcome=outcome).run(looks=26, errors=16)
     # then
-    assert (outcome.false, outcome.errors_found) == (0, 10)
+    assert (outcome.false, outcome.errors_found) == (0, 16)
     assert outcome.injected == dict.fromkeys(ERROR_KINDS, 2)
     assert outcome.slices > 0

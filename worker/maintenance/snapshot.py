@@ -40,7 +40,7 @@ class ProfileSnapshot:
         self._extend_ends(page.merged)
         for key, slices in page.profiles.items():
             entity = entity_from_key(key)
-            name = entity if profile_key(entity) == key else key  # under a wrong key it belongs to no entity
+            name = name_of(key)
             if name == entity and self._merged_by_bucket[bucket_of(entity)][-1] is not page.merged:
                 self._merged_by_bucket[bucket_of(entity)].append(page.merged)
             for source in self._sources.get(name, ()):
@@ -52,9 +52,9 @@ class ProfileSnapshot:
                 self._extend_ends({source: self._slice_offset(name, source) + 1})
             self._replace_histories(name, page.histories.get(key, {}))
 
-    def has(self, entity: str) -> bool:
-        """Whether a page had the profile of an entity, or its history."""
-        return entity in self._sources
+    def has(self, key: str) -> bool:
+        """Whether a page had the profile under this key, and with it the history."""
+        return name_of(key) in self._sources
 
     def last_offset(self, entity: str, source: str) -> int:
         """The last offset that the slice should hold, if that event concerns it.
@@ -101,6 +101,12 @@ def read_snapshot(
     snapshot = ProfileSnapshot(merged_before, ignored_families)
     for page in profiles.scan_pages(wanted):
         snapshot.add(page)
-    for page in profiles.scan_pages(lambda user: wanted(user) and not snapshot.has(user), "history"):
+    for page in profiles.scan_pages(wanted, "history", snapshot.has):
         snapshot.add(page)
     return snapshot
+
+
+def name_of(key: str) -> str:
+    """The entity whose profile is under a key; the key itself if it is a wrong one, which belongs to no entity."""
+    entity = entity_from_key(key)
+    return entity if profile_key(entity) == key else key

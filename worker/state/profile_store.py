@@ -141,17 +141,23 @@ class RedisProfileStore:
         for page in self.scan_pages(wanted):
             yield from page.profiles.items()
 
-    def scan_pages(self, wanted: Callable[[str], bool], kind: str = "profile") -> Iterator[ProfilePage]:
+    def scan_pages(
+        self,
+        wanted: Callable[[str], bool],
+        kind: str = "profile",
+        is_known: Callable[[str], bool] = lambda _: False,
+    ) -> Iterator[ProfilePage]:
         """The profiles of wanted entities, unchecked, in pages of one bucket each.
 
-        `kind`: the keys to scan, `profile` or `history`: the profiles of users with a history, absent ones too. What
-        exists during the whole scan is returned at least once; a later page replaces an earlier one.
+        `kind`: the keys to scan, `profile` or `history`: the profiles of users with a history, absent ones too.
+        `is_known`: whether to leave out the profile under a key (without the prefix). What exists during the whole scan
+        is returned at least once; a later page replaces an earlier one.
         """
         keys_by_tag = defaultdict[str, list[str]](list)
         for page in self.client.scan(f"{self.prefix}{kind}:"):
             keys = page if kind == "profile" else [key for own in page if (key := self._profile_key_of(own))]
             for key in keys:
-                if wanted(entity_from_key(key)):
+                if wanted(entity_from_key(key)) and not is_known(key.removeprefix(self.prefix)):
                     keys_by_tag[hash_tag(key, self.prefix)].append(key)
             full = {tag: keys_by_tag.pop(tag) for tag, keys in list(keys_by_tag.items()) if len(keys) >= PAGE_KEYS}
             yield from self._read_pages(full)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.performance.load.synthetic_shop import PARTITIONS, START_MS, TOPIC_ID
-from contract.events.model import Judgement, Line, Order, clamp
+from contract.events.model import Click, Judgement, Line, Order, clamp
 from contract.profiles.entity_kinds import LINKED_KINDS
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.record import FAMILIES
@@ -67,6 +67,15 @@ def generate_new_ids(ids: int) -> Iterator[Arrival]:
             ip=ip,
         )
         yield Arrival(f"orders~{TOPIC_ID}/{n % PARTITIONS}", n // PARTITIONS, order)
+
+
+def generate_clicks(count: int, clicks: int) -> Iterator[Arrival]:
+    """Clicks of `count` users, as many of each, on few items."""
+    for n in range(count * clicks):
+        user, item = f"u{100_000 + n % count}", f"i{n % 20}"
+        yield Arrival(
+            f"clicks~{TOPIC_ID}/0", n, Click(event_id=f"e{n}", ts_ms=START_MS + n, user_id=user, item_id=item)
+        )
 
 
 def move_to_future(arrivals: Iterable[Arrival], *, clamped: bool = True) -> Iterator[Arrival]:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,14 +15,15 @@ from contract.events.model import AHEAD_MS_MAX, Erasure
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
+from contract.profiles.histories import ENTRY, append_history
 from contract.profiles.store import MergedOffsets
 from devservers.redis_server import RedisServer
 from testkit.oracle.feeder import ProfileFeeder, list_entities, read_histories, read_slices, split_batches
-from testkit.oracle.logs import SOURCES, draw_logs_with_erasures, latest_erasures, make_oracle
+from testkit.oracle.logs import SOURCES, draw_logs_with_erasures, latest_erasures, make_oracle, make_random_log
 from testkit.oracle.records import find_differences, find_history_differences
 from transport.records import TopicPartition
 from worker.erasure.link_sweeper import LinkSweeper
-from worker.erasure.slice_eraser import SliceEraser
+from worker.erasure.slice_eraser import SliceEraser, has_erased_entries
 from worker.redis.client import RedisClient
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore
@@ -116,3 +118,26 @@ def test_erasing_and_refolding_equals_a_pass_that_knew_the_erasures(
     after_second = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
     assert after_second == actual
     assert latest_erasures(erasures) == known.until_ms
+
+
+def test_entries_whose_slice_is_lost_are_erased(new_store: NewStore, seed: int) -> None:
+    # given histories of which the profiles were deleted
+    store, arrivals = new_store(), make_random_log(seed, 200)
+    merged = fold_log(store, arrivals)
+    histories = read_histories(store, list_entities(arrivals))
+    user, kept = list(histories)[:2]
+    store.client.pipeline([("DEL", store.profile_key(user)) for user in histories])
+    # when
+    eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
+    until_ms = max(arrival.event.ts_ms for arrival in arrivals) + 1_000
+    eraser.erase({user: until_ms}, SOURCE_BY_PARTITION, merged, include_ambiguous=False)
+    # then
+    assert read_histories(store, [user]) == {}
+    assert read_histories(store, [kept]) == {kept: histories[kept]}
+
+
+@pytest.mark.parametrize(("until_ms", "is_erased"), [(4_999, False), (5_000, False), (5_998, False), (5_999, True)])
+def test_an_entry_is_erased_for_certain_once_its_whole_second_is(until_ms: int, is_erased: bool) -> None:
+    record = append_history(b"", np.array([(1, 5, 1)], ENTRY).tobytes())
+    assert has_erased_entries(record, until_ms) == is_erased
+    assert has_erased_entries(record[:-1], until_ms)

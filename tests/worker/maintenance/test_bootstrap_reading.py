@@ -67,13 +67,13 @@ class HistoryStore(InMemoryProfileStore):
     def __init__(self) -> None:
         super().__init__()
         self.client, self.prefix = self, "shop:g1:"
-        self.histories: dict[str, int] = {}
+        self.registry: dict[str, int] = {}
 
     def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[int]:
         ((command, key, *fields),) = commands
         assert (command, key) == ("HSET", "shop:g1:history")
-        self.histories = dict(zip(fields[::2], fields[1::2], strict=True))
-        return [len(self.histories)]
+        self.registry = dict(zip(fields[::2], fields[1::2], strict=True))
+        return [len(self.registry)]
 
 
 def make_orders(first: int, count: int) -> list[Order]:
@@ -110,9 +110,9 @@ def test_orders_on_the_topic_are_skipped_and_the_others_are_folded_by_partition(
     bootstrap = open_bootstrap(FakeKafka(orders[20:]), tmp_path, orders)
     store = fold(bootstrap)
     assert (bootstrap.result.read, bootstrap.result.folded, bootstrap.result.skipped) == (30, 20, {"orders": 10})
-    assert sum(store.histories.values()) == 20
-    assert len(store.histories) == 2 * len(FAMILIES)
-    assert all(offsets == store.histories for offsets in store.offsets.values())
+    assert sum(store.registry.values()) == 20
+    assert len(store.registry) == 2 * len(FAMILIES)
+    assert all(offsets == store.registry for offsets in store.offsets.values())
     assert any("orders 10" in line for line in format_history(bootstrap.result))
 
 

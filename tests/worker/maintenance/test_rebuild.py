@@ -26,8 +26,8 @@ from worker.pipeline.recovery import Recovery
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.state.generations import FIRST, SWITCH, Generations
+from worker.state.merge_script import MERGE
 from worker.state.offsets import OffsetTracker
-from worker.state.profile_store import MERGE
 
 KEY: Final = profile_key("device:d1")
 

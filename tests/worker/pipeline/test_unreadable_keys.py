@@ -5,6 +5,7 @@ import pytest
 from contract.errors import BadProfile
 from contract.hashing import BUCKETS
 from contract.messages import to_json
+from contract.profiles.histories import history_key
 from contract.profiles.record import profile_key
 from testkit.metrics import read_metric
 from tests.worker.environment import WorkerEnvironment
@@ -27,6 +28,9 @@ def spoil_commands(environment: WorkerEnvironment, worker: InProcessWorker, faul
         "a slice that is cut short": [("HSET", profile, source, b"short")],
         "a slice of another layout": [("HSET", profile, source, b"\x01" * 472)],
         "a field that is no slice": [("HSET", profile, "foreign", b"x")],
+        "a history that is text": [("SET", f"{prefix}{history_key(USER)}", "x")],
+        "a history that is cut short": [("HSET", f"{prefix}{history_key(USER)}", source, b"short")],
+        "a history of another layout": [("HSET", f"{prefix}{history_key(USER)}", source, b"\x01" * 17)],
         "offsets that are text": [("SET", merged, "x")],
         "an offset that is no number": [("HSET", merged, source, "x")],
         "an offset that is negative": [("HSET", merged, source, "-5")],
@@ -45,6 +49,9 @@ FAULTS = [
     ("a slice that is cut short", PROFILE),
     ("a slice of another layout", PROFILE),
     ("a field that is no slice", PROFILE),
+    ("a history that is text", PROFILE),
+    ("a history that is cut short", PROFILE),
+    ("a history of another layout", PROFILE),
     ("offsets that are text", MERGED),
     ("an offset that is no number", MERGED),
     ("an offset that is negative", MERGED),
