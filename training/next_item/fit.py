@@ -1,8 +1,8 @@
 """Learns the next-item part of a bundle from interactions: neighbours, item vectors, sequence network and ranker.
 
 All of it is learned on the time before the hold-out first. The held-out cases decide which neighbours come first, how
-many epochs the network takes and whether a ranker is better than the candidates' own order; a part of them, of users
-that decided nothing, measures the result. Then tables and network are learned from all interactions.
+many epochs the network takes and whether a ranker is better than the candidates' own order, which is measured on users
+that the measured ranker has not seen. Then tables and network are learned from all interactions.
 """
 
 import time
@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from contract.arrays import Array, Integers
 from contract.retrieval.item_table import ItemTable
 from export.neighbours import find_popular
 from model.sequence.encoder import SequenceEncoder
@@ -25,7 +26,8 @@ from training.next_item.histories import Cases, History, build_cases, split_by_t
 from training.next_item.item_tables import build_table, swap_sources, with_vectors
 from training.next_item.ranker_training import score_pairs, train_ranker
 
-SELECTION_SHARE: Final = 0.15  # of the users of held-out cases, and as many measure the result
+FOLDS: Final = 5  # of the users of held-out cases; one of them selects
+TEST_CASES: Final = 2_000
 CASES_MIN: Final = 200
 NEAREST: Final = 20
 RECALL_CASES_MAX: Final = 2_000
@@ -71,15 +73,31 @@ def learn(history: History, options: NextItemOptions) -> tuple[NextItemPart | No
     candidate_search = CandidateSearch(history.select(~is_held_out), cases, options)
     encoder, epochs = candidate_search.train_best_encoder()
     ranked = candidate_search.rank_cases(encoder)
-    test = ranked.take(candidate_search.test)
+    evaluation = cross_validate(ranked, candidate_search.fold, options.seed)
+    options.report(f"ranker on held-out cases: {evaluation}")
     ranker = train_ranker(ranked.take(candidate_search.training), ranked.take(candidate_search.selection), options.seed)
-    evaluation = compare_orders(test, score_pairs(ranker or CandidateRanker(), test))
-    options.report(f"ranker on {len(test)} held-out cases: {evaluation}")
     if ranker is None:
         return None, "A ranker should order held-out candidates better than their sources. Found none.", evaluation
     if is_worse(evaluation):
         return None, "The ranked order should not be worse than the candidates' own. Found it worse.", evaluation
     return refit(history, candidate_search, ranker, epochs, evaluation), "", evaluation
+
+
+def cross_validate(cases: RankedCases, fold: Integers, seed: int) -> dict[str, float]:
+    """The metrics of rankers that were trained without the users on whom they are measured; `fold` (C,) of each case.
+
+    All folds are measured in turn until there are `TEST_CASES`, since few cases say little.
+    """
+    tested, scores = list[Integers](), list[Array]()
+    for number in range(FOLDS):
+        test, selection = (np.flatnonzero(fold == (number + offset) % FOLDS) for offset in (0, 1))
+        training = np.setdiff1d(np.arange(len(cases)), np.concatenate([test, selection]))
+        ranker = train_ranker(cases.take(training), cases.take(selection), seed)
+        tested.append(test)
+        scores.append(score_pairs(ranker or CandidateRanker(), cases.take(test)))
+        if sum(map(len, tested)) >= TEST_CASES:
+            break
+    return compare_orders(cases.take(np.concatenate(tested)), np.concatenate(scores))
 
 
 def refit(
@@ -107,9 +125,8 @@ class CandidateSearch:
         self.options = options
         self._before, self._cases = before, cases
         share = np.random.default_rng(options.seed).random(int(cases.user.max()) + 1)[cases.user]
-        self.selection = np.flatnonzero(share < SELECTION_SHARE)
-        self.test = np.flatnonzero((share >= SELECTION_SHARE) & (share < 2 * SELECTION_SHARE))
-        self.training = np.flatnonzero(share >= 2 * SELECTION_SHARE)
+        self.fold = (share * FOLDS).astype(np.int64)
+        self.selection, self.training = np.flatnonzero(self.fold == 0), np.flatnonzero(self.fold > 0)
         self._popular = find_popular(before.to_interactions()).astype(np.int64)
         table = build_table(before, seed=options.seed)
         self.ease_first = self._is_ease_better(table)

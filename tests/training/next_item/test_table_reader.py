@@ -13,12 +13,12 @@ from contract.events.model import Erasure
 from contract.profiles.erasures import Erasures
 from training.next_item.table_reader import InteractionTable, read_interaction_tables
 
-NOBODY = Erasures()
+NO_ERASURES = Erasures()
 
 
 def read(folder: Path, **columns: list[Any]) -> InteractionTable:
     pq.write_table(pa.table(columns), folder / "table.parquet")
-    return read_interaction_tables([folder / "table.parquet"], NOBODY)
+    return read_interaction_tables([folder / "table.parquet"], NO_ERASURES)
 
 
 def list_rows(table: InteractionTable) -> list[tuple[str, str, int, int]]:
@@ -69,7 +69,7 @@ def test_duplicate_rows_count_once_and_an_item_clicked_500_times_counts_20_times
 
 def test_csv_keeps_the_zeros_of_ids_and_reads_dates(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("user,item,time\n007,01,2026-01-02 03:04:05\n007,02,2026-01-02 03:04:06\n")
-    actual = read_interaction_tables([tmp_path / "table.csv"], NOBODY)
+    actual = read_interaction_tables([tmp_path / "table.csv"], NO_ERASURES)
     first_ms = int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()) * 1000
     assert list_rows(actual) == [("007", "01", first_ms, 1), ("007", "02", first_ms + 1000, 1)]
 
@@ -94,4 +94,4 @@ def test_a_table_without_users_and_a_file_of_another_kind_are_refused(tmp_path: 
         read(tmp_path, item_id=["a"])
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "table.parquet").read_bytes()[:-20])
     with pytest.raises(BadData, match="should be interactions as Parquet or CSV"):
-        read_interaction_tables([tmp_path / "cut.parquet"], NOBODY)
+        read_interaction_tables([tmp_path / "cut.parquet"], NO_ERASURES)
