@@ -22,15 +22,17 @@ def spoil_commands(environment: WorkerEnvironment, worker: InProcessWorker, faul
     prefix = environment.prefix
     profile, merged = f"{prefix}{profile_key(USER)}", worker.profiles.offsets_key(7)
     source = next(iter(worker.offsets.sources.values()))
+    history = f"{prefix}{history_key(USER)}"
+    ((history_source,),) = environment.redis.pipeline([("HKEYS", history)])  # of the user's partition
     commands: dict[str, list[tuple[object, ...]]] = {
         "a profile that is text": [("SET", profile, "x")],
         "a profile that is a list": [("DEL", profile), ("LPUSH", profile, "x")],
         "a slice that is cut short": [("HSET", profile, source, b"short")],
         "a slice of another layout": [("HSET", profile, source, b"\x01" * 472)],
         "a field that is no slice": [("HSET", profile, "foreign", b"x")],
-        "a history that is text": [("SET", f"{prefix}{history_key(USER)}", "x")],
-        "a history that is cut short": [("HSET", f"{prefix}{history_key(USER)}", source, b"short")],
-        "a history of another layout": [("HSET", f"{prefix}{history_key(USER)}", source, b"\x01" * 17)],
+        "a history that is text": [("SET", history, "x")],
+        "a history that is cut short": [("HSET", history, history_source, b"short")],
+        "a history of another layout": [("HSET", history, history_source, b"\x01" * 17)],
         "offsets that are text": [("SET", merged, "x")],
         "an offset that is no number": [("HSET", merged, source, "x")],
         "an offset that is negative": [("HSET", merged, source, "-5")],
