@@ -93,7 +93,7 @@ def read_vectors(bundle: Bundle) -> VectorTable:
     if counts.min(initial=0) < 0 or recent_counts.min(initial=0) < 0:
         raise BadBundle(f"Counts should not be negative. Found {min(counts.min(), recent_counts.min())}.")
     squared_length = np.asarray(np.einsum("md,md->m", vectors, vectors), np.float32)
-    is_unit = np.isclose(squared_length, 1, 0, UNIT_TOLERANCE)
+    is_unit = np.asarray(np.isclose(squared_length, 1, 0, UNIT_TOLERANCE), np.bool_)
     if not is_unit.all():
         raise BadBundle(
             f"The vector of every item should have unit length. Found others: {name_first(arrays, ~is_unit)}."
