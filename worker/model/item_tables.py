@@ -87,7 +87,7 @@ def read_vectors(bundle: Bundle) -> VectorTable:
             f"Each of {len(hashes)} items should have both counts. Found {counts.shape}, {recent_counts.shape}."
         )
     for name, values in (("vector", vectors), ("count", counts[:, None]), ("recent count", recent_counts[:, None])):
-        finite = np.isfinite(values).all(1)
+        finite = np.asarray(np.isfinite(values).all(1), np.bool_)
         if not finite.all():
             raise BadBundle(f"The {name} of every item should be finite. Found others: {name_first(arrays, ~finite)}.")
     if counts.min(initial=0) < 0 or recent_counts.min(initial=0) < 0:
