@@ -70,10 +70,12 @@ def read_values(consumer: GroupConsumer, count: int) -> list[int]:
     return values
 
 
-def test_records_that_a_client_skips_after_a_seek_are_read(consumer: GroupConsumer) -> None:
+def test_records_that_a_client_skips_after_a_seek_are_read(
+    consumer: GroupConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # given
     client = SkippingClient(consumer._member.client)
-    consumer._member.client = client
+    monkeypatch.setattr(consumer._member, "client", client)
     (partition,) = consumer.assignment
     # when
     consumer.seek({partition: 4})
