@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Message
@@ -14,6 +14,7 @@ from transport.client_errors import translate_errors
 from transport.headers import decode_headers
 from transport.log_consumer import MISSING
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
+from worker.group.confirmed_starts import ConfirmedStarts
 from worker.group.listener import RebalanceListener
 from worker.group.member import AssignmentCallbacks, GroupMember, Strategy
 from worker.group.missing_partitions import WAITING_S, MissingPartitions
@@ -60,7 +61,7 @@ class GroupConsumer:
         self._pauses = PartitionPauses(self._member)
         self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
         self.starts: dict[TopicPartition, int] = {}  # where each assigned partition was started or sought last
-        self._missing = MissingPartitions()
+        self._missing, self._confirmed_starts = MissingPartitions(), ConfirmedStarts()
         self._gap: StaleState | None = None  # found by a heartbeat
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
@@ -91,6 +92,8 @@ class GroupConsumer:
             arrived = consume(records_max - 1, 0)  # those that arrived with the first
             # A partition that was assigned again in between goes on at its start.
             messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
+        if self._confirmed_starts:
+            messages = list(self._drop_skipping(messages))
         records = [record for message in messages if (record := self._handle_message(message))]
         if self._has_new_partitions:
             self._has_new_partitions = False
@@ -109,8 +112,10 @@ class GroupConsumer:
             return
         self._pauses.begin_wait()
         try:
-            if (message := self._member.client.poll(0)) is not None:
-                self._handle_message(message)  # all partitions are paused, but it may be a fatal error
+            message = self._member.client.poll(0)
+            # All partitions are paused, but it may be a fatal error, or of a partition assigned in this very call.
+            if message is not None and (record := self._handle_message(message)) is not None:
+                self.seek({record.topic_partition: record.offset})
         except StaleState as error:  # the next poll raises it: a wait has no way to recover
             self._gap = error
         if self._member.check_id():
@@ -137,13 +142,17 @@ class GroupConsumer:
     def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Go on reading at these offsets."""
         for partition, offset in offsets.items():
-            self.at_end.pop(partition, None)
-            self.starts[partition] = offset
-            try:
-                self._member.client.seek(KafkaPartition(*partition, offset))
-            except KafkaException:  # the client had stopped there: records were deleted, or the topic was recreated
-                with translate_errors("start at another offset"):
-                    self._member.reassign(KafkaPartition(*partition, offset))
+            self._confirmed_starts.seek(partition, offset)
+            self._seek(partition, offset)
+
+    def _seek(self, partition: TopicPartition, offset: int) -> None:
+        self.at_end.pop(partition, None)
+        self.starts[partition] = offset
+        try:
+            self._member.client.seek(KafkaPartition(*partition, offset))
+        except KafkaException:  # the client had stopped there: records were deleted, or the topic was recreated
+            with translate_errors("start at another offset"):
+                self._member.reassign(KafkaPartition(*partition, offset))
 
     def query_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, PartitionOffsets]:
         """Committed offsets and offset ranges of these partitions."""
@@ -194,6 +203,22 @@ class GroupConsumer:
     def close(self) -> None:
         """Leave the group; partitions assigned from now on are paused, since the listener may be gone."""
         self._member.close()
+
+    def _drop_skipping(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """The messages without those of partitions that did not begin where they were sought: they are sought again."""
+        skipping = set[TopicPartition]()
+        for message in messages:
+            error, partition = message.error(), self._intern_partition(message)
+            if error is None or error.code() == KafkaError._PARTITION_EOF:
+                if partition in skipping:
+                    continue
+                position = message.offset() or 0
+                if (sought := self._confirmed_starts.find_skipped(partition, position)) is not None:
+                    log.info("%s should begin at %d. Found %d: asking again.", partition.log_text(), sought, position)
+                    skipping.add(partition)
+                    self._seek(partition, sought)
+                    continue
+            yield message
 
     def _handle_message(self, message: Message) -> Record | None:
         error, partition = message.error(), self._intern_partition(message)
@@ -254,6 +279,7 @@ class GroupConsumer:
         if self._listener:
             self._listener.on_revoked(leaving)
         self._member.forget(leaving)
+        self._confirmed_starts.forget(leaving)
         for partition in leaving:
             self.at_end.pop(partition, None)
             self.starts.pop(partition, None)
