@@ -1,6 +1,5 @@
 """The stranger bench: its orders and records, its rival, and the steps of the tutorial on a small table."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -110,13 +109,6 @@ def test_an_aim_is_missed_by_a_lower_mean_or_by_orders_without_a_decision(
     )
     outcome = StrangerOutcome(rows=12, runs=[run], minutes=1, settings=1, decided=9, missing=missing)
     assert len(list(find_missed_aims(outcome))) == missed
-
-
-@pytest.fixture
-def own_kafka(apache_kafka: ApacheKafka) -> Iterator[ApacheKafka]:
-    """A broker for topics with the names of the tutorial; after `apache_kafka`, which skips where there is none."""
-    with ApacheKafka() as kafka:
-        yield kafka
 
 
 @pytest.mark.apache_kafka
