@@ -13,7 +13,7 @@ from contract.features.encoder import Encoder
 from contract.features.packing import PackedBlock, pack_spans, split_rows
 from contract.graphs import RECOMMEND
 from contract.hashing import hash_id
-from contract.messages import Recommendations, RecommendedItem, ScoredRow, ScoredRowBuilder
+from contract.messages import LIST_KIND, Recommendations, RecommendedItem, ScoredRow, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 from contract.settings.worker import ListSettings
@@ -197,7 +197,7 @@ class ListBuilder:
             self._encoder.features.digest, recommendations.model_version, model_version(self._shadow)
         )
         row = builder.build(
-            "recommendation",
+            LIST_KIND,
             request.arrival,
             groups,
             event_id=recommendations.recommendation_id,
