@@ -72,6 +72,7 @@ class Ranking(Struct, frozen=True, gc=False, kw_only=True):
 
 
 ScoredKind: TypeAlias = Literal["order", "click", "recommendation", "search", "review", "product"]
+LIST_KIND: Final[ScoredKind] = "recommendation"
 
 
 class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):

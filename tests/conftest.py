@@ -40,6 +40,15 @@ def apache_kafka(shared_brokers: list[ApacheKafka]) -> Iterator[ApacheKafka]:
         shared_brokers.remove(kafka)
 
 
+@pytest.fixture
+def own_kafka() -> Iterator[ApacheKafka]:
+    """A broker of this test alone, which may pause, kill or fill it."""
+    if reason := unavailable_reason():
+        pytest.skip(reason)
+    with ApacheKafka() as kafka:
+        yield kafka
+
+
 @pytest.fixture(params=["embedded_kafka", pytest.param("apache_kafka", marks=pytest.mark.apache_kafka)])
 def broker(request: pytest.FixtureRequest) -> KafkaBroker:
     """Runs a test on librdkafka's mock cluster and on Apache Kafka."""

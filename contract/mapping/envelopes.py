@@ -27,13 +27,18 @@ class Skipped(Exception):
 
 def parse(value: bytes) -> Any:
     """The document of a record that is JSON; raises `BadEvent`."""
+    check_record(value)
+    return decode_document(value)
+
+
+def check_record(value: bytes) -> None:
+    """Raise `BadEvent` for a record that is empty, too large, or framed."""
     if not value:
         raise BadEvent("empty", "A record should hold one JSON document. Found no bytes.")
     if len(value) > RECORD_BYTES_MAX:
         raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
     if is_framed(value):
         raise BadEvent("not_json", describe_framing(value))
-    return decode_document(value)
 
 
 def is_framed(value: bytes) -> bool:

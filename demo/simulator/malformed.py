@@ -23,7 +23,7 @@ MALFORMED_RECORDS: Final = (
     MalformedRecord("clicks", b"\xff\xfe\x00", "not_utf8"),
     MalformedRecord("orders", ORDER_TEMPLATE % (b"bad2", b"-3", b"9.5"), "out_of_range"),
     MalformedRecord("clicks", b'{"event_id": "bad3", "ts_ms": 1, "item_id": "i0001"}', "missing_field"),
-    MalformedRecord("orders", ORDER_TEMPLATE % (b"bad4", b"1", b"NaN"), "not_json"),
+    MalformedRecord("orders", ORDER_TEMPLATE % (b"bad4", b"1", b"NaN"), "out_of_range"),
     MalformedRecord("searches", b'{"event_id": "bad5", "ts_ms": 1, "user_id": "u0001", "query": [7]}', "wrong_type"),
     MalformedRecord("orders", ORDER_TEMPLATE % (b"bad6" + b"-" * 125, b"1", b"9.5"), "bad_id"),
     MalformedRecord("clicks", b'{"event_id": "bad8", "more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),

@@ -114,9 +114,9 @@ def test_an_aim_is_missed_by_a_lower_mean_or_by_orders_without_a_decision(
 @pytest.mark.apache_kafka
 @pytest.mark.timeout(600)
 def test_a_small_table_is_mapped_trained_and_served_by_the_steps_of_the_tutorial(
-    apache_kafka: ApacheKafka, redis_url: str, tmp_path: Path
+    own_kafka: ApacheKafka, redis_url: str, tmp_path: Path
 ) -> None:
-    shop = LiveShop(folder=tmp_path, bootstrap=apache_kafka.bootstrap, redis_url=redis_url)
+    shop = LiveShop(folder=tmp_path, bootstrap=own_kafka.bootstrap, redis_url=redis_url)
 
     run = measure_shop(1_500, 0, shop)
 

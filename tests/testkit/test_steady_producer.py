@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,13 +14,6 @@ from tests.polling import wait_until
 
 FLUSH_S = 60.0
 SESSION_S = 2.0  # of a broker of `devservers` with its controller
-
-
-@pytest.fixture
-def own_kafka(apache_kafka: ApacheKafka) -> Iterator[ApacheKafka]:
-    """A broker that a test may pause; after `apache_kafka`, which skips where there is none."""
-    with ApacheKafka() as kafka:
-        yield kafka
 
 
 class SentRecords:

@@ -15,8 +15,8 @@ from msgspec import Struct
 from contract.arrays import Floats
 from contract.events.model import Order
 from contract.experiment import CONTROL, VARIANT, Arm
+from contract.messages import LIST_KIND
 
-LIST_KIND: Final = "recommendation"
 ARMS: Final = (CONTROL, VARIANT)
 Outcome = Literal["clicks", "purchases", "revenue"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("clicks", "purchases", "revenue")

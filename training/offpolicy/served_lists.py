@@ -8,8 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from contract.features.packing import PackedBlock
-
-LIST_KIND: Final = "recommendation"
+from contract.messages import LIST_KIND
 
 
 class ServedList(Struct, frozen=True, gc=False, kw_only=True):

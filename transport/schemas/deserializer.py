@@ -10,10 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from contract.errors import BadConfig, BadEvent, Unavailable
+from contract.events.bounds import check_depth
 from contract.events.mending import mend
 from contract.events.model import RECORD_BYTES_MAX
 from contract.events.reading import refuse
-from contract.mapping.envelopes import FRAMING_BYTES, is_framed, parse
+from contract.mapping.envelopes import FRAMING_BYTES, check_record, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
 RETRIED_STATUS: Final = (401, 403, 407, 408, 429)  # also those of a wrong password, which says nothing of a record
@@ -132,12 +133,13 @@ def make_strict(payload: bytes) -> bytes:
     The deserializer takes more: other encodings, NaN, half surrogates, any depth.
     """
     mended = mend(payload)
-    parse(mended)
+    check_record(mended)
+    check_depth(mended)
     try:
         mended.decode()
         msgspec.json.decode(mended)
-    except msgspec.ValidationError:
-        pass  # a number that no float can hold
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.ValidationError:  # a number that no float can hold
+        parse(mended)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         refuse(error)
     return mended

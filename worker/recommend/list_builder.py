@@ -13,7 +13,7 @@ from contract.features.encoder import Encoder
 from contract.features.packing import pack_spans, split_rows
 from contract.graphs import RECOMMEND
 from contract.hashing import hash_id
-from contract.messages import Recommendations, RecommendedItem, ScoredRowBuilder
+from contract.messages import LIST_KIND, Recommendations, RecommendedItem, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 from contract.settings.worker import ListSettings
@@ -123,7 +123,7 @@ class ListBuilder:
                     degraded=not ranked.is_by_model,
                 )
                 scored = self._row_builder.build(
-                    "recommendation",
+                    LIST_KIND,
                     request.arrival,
                     groups,
                     event_id=message.recommendation_id,

@@ -3,14 +3,14 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 from confluent_kafka import Consumer
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from devservers.apache_kafka import ApacheKafka
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
@@ -192,15 +192,6 @@ def test_offsets_are_not_set_back_by_a_member_that_kept_the_partitions_of_a_form
     wait_until(lambda: consumer.poll(10, 20) or len(consumer.assignment) == 4)
     consumer.commit({TopicPartition(topic, 0): 9})
     consumer.close()
-
-
-@pytest.fixture
-def own_kafka() -> Iterator[ApacheKafka]:
-    """A broker that a test may pause and kill."""
-    if reason := unavailable_reason():
-        pytest.skip(reason)
-    with ApacheKafka() as kafka:
-        yield kafka
 
 
 def be_away(broker: ApacheKafka, how: str) -> None:

@@ -3,14 +3,14 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from contract.events.model import Label, UserEvent
 from contract.messages import read_decision, read_example, to_json
-from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess
 from devservers.redis_server import RedisServer
 from testkit.environment.kafka_log import KafkaLog
@@ -77,15 +77,6 @@ class ShopRun:
         wait_until(is_processed, timeout_s=TIMEOUT_S)
         log = KafkaLog(bootstrap=self.environment.kafka.bootstrap)
         log.wait_until_committed(group, [topics.clicks], TIMEOUT_S)
-
-
-@pytest.fixture
-def own_kafka() -> Iterator[ApacheKafka]:
-    """A broker that a test may pause and kill."""
-    if reason := unavailable_reason():
-        pytest.skip(reason)
-    with ApacheKafka() as kafka:
-        yield kafka
 
 
 @pytest.mark.apache_kafka

@@ -1,13 +1,12 @@
 """Transactions whose outcome stays unknown because the broker goes away while they are committed."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from devservers.apache_kafka import ApacheKafka
 from tests.kafka import read_topics
 from tests.polling import wait_until
 from worker.group.consumer import GroupConsumer
@@ -19,15 +18,6 @@ from worker.ops.steps import Step, StepMarker
 from worker.pipeline.membership import BatchRevoked
 
 TIMEOUT_S = 60.0
-
-
-@pytest.fixture
-def own_kafka() -> Iterator[ApacheKafka]:
-    """A broker that the test may pause."""
-    if reason := unavailable_reason():
-        pytest.skip(reason)
-    with ApacheKafka() as kafka:
-        yield kafka
 
 
 class PausingMarker(StepMarker):
