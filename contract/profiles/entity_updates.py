@@ -209,7 +209,7 @@ def to_updates(
         kinds=kinds,
         index=index,
         entities=list(index),
-        kind=np.array([kinds.codes.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
+        kind=np.array([kinds.codes.get(entity.partition(":")[0], -1) for entity in index], np.int64),
         id_hash=np.maximum(hashes >> 1, 1),
         bucket=buckets_of(hashes),
         start=start,
