@@ -11,9 +11,9 @@ import msgspec
 
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events.bounds import check_depth
+from contract.events.decoding import refuse
 from contract.events.mending import mend
 from contract.events.model import RECORD_BYTES_MAX
-from contract.events.reading import refuse
 from contract.mapping.envelopes import FRAMING_BYTES, check_record, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
