@@ -1,4 +1,4 @@
-"""Records of the topics that workers and the joiner write; anybody else may have written one, too."""
+"""Records of the topics that workers and the joiner write; another program may have written one, too."""
 
 from collections.abc import Callable
 from typing import Final, TypeVar

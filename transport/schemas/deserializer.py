@@ -69,8 +69,8 @@ class Deserializer:
         except Exception as error:  # the client and the deserializers raise errors of many libraries
             if is_passing(error):
                 raise Unavailable(f"The schema registry {self._url} should answer. Found: {error!r}") from error
-            found = OBJECT.sub("the data", f"{type(error).__name__}: {error}")
-            text = f"A record should be data of schema {schema_id} of {self._url}. Found {found}"
+            error_text = OBJECT.sub("the data", f"{type(error).__name__}: {error}")
+            text = f"A record should be data of schema {schema_id} of {self._url}. Found {error_text}"
             raise BadEvent("bad_schema", text) from error
 
 

@@ -1,4 +1,4 @@
-"""A record that nobody of ours wrote is counted and left out by every reader of our topics."""
+"""A record that another program wrote to a topic of ours is counted and left out by every reader of it."""
 
 from typing import Final
 
