@@ -24,7 +24,9 @@ class RecordingCache:
         self.written: list[dict[str, list[str]]] = []
         self.fails = False
 
-    def write_popular(self, popular: Mapping[str, Sequence[str]], now_ms: int) -> None:
+    def write_popular(
+        self, popular: Mapping[str, Sequence[str]], now_ms: int, rules: Mapping[str, Mapping[str, str]]
+    ) -> None:
         if self.fails:
             self.fails = False
             raise Unavailable("Redis should answer. Found no answer.")
