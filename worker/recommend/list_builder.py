@@ -121,7 +121,8 @@ class ListBuilder:
         for request, seed, groups, item_block, end, pinned in per_list:
             if end > begin or (rules.removes and len(self._catalogue)):
                 event = request.event
-                groups["item"] = item_block
+                if end > begin:
+                    groups["item"] = item_block
                 message = Recommendations(
                     user_id=event.user_id,
                     recommendation_id=f"r{seed:016x}",

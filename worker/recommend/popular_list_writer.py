@@ -10,7 +10,7 @@ from worker.catalogue.item_index import ItemNumbers
 from worker.recommend.ranked_lists import falling_values
 from worker.retrieval.popularity import Popularity
 from worker.rules.item_selection import Mask
-from worker.rules.kind_rules import NO_ITEMS, KindRules
+from worker.rules.kind_rules import KindRules
 from worker.rules.list_rules import ListRules
 from worker.state.answer_cache import AnswerCache
 
@@ -99,7 +99,7 @@ class PopularListWriter:
 
     def _arrange(self, rules: KindRules, code: int, numbers: ItemNumbers) -> tuple[ItemNumbers, dict[int, str]]:
         """The list of a category, 0 for that of all items, and the names of rules by item."""
-        pinned = rules.find_pinned(NO_ITEMS, NO_ITEMS, self._length)
+        pinned = rules.find_pinned(self._length)
         if code:
             pinned = pinned[self._catalogue.category[pinned] == code]
         candidates = np.concatenate([numbers, pinned[~np.isin(pinned, numbers)]])

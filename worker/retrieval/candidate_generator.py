@@ -97,12 +97,13 @@ class CandidateGenerator:
         sources = self._collect_sources(recent, retrieved, rules)
         ragged = (hidden_items, starts, *concatenate_lists(hidden.categories))
         numbers, codes, counts = select_candidates(recent, sources, ragged, self._candidates_max)
+        pinned = rules.find_pinned(self._length) if rules else NO_ITEMS
         candidates = list[UserCandidates]()
         for u, count in enumerate(counts.tolist()):
             user_hidden = hidden.items[u], hidden.categories[u]
-            selected = self._append_pinned(
-                UserCandidates(numbers[u, :count], codes[u, :count], 1.0), user_hidden, rules
-            )
+            selected = UserCandidates(numbers[u, :count], codes[u, :count], 0.0)
+            if len(pinned):
+                selected = self._append_pinned(selected, pinned, user_hidden)
             candidates.append(self._append_fresh(selected, user_hidden, seeds[u], rules))
         return self._score(self._next_item, retrieved, candidates) if self._next_item and retrieved else candidates
 
@@ -143,13 +144,17 @@ class CandidateGenerator:
         return [user_candidates._replace(scores=scores[begin:end]) for user_candidates, begin, end in spans]
 
     def _append_pinned(
-        self, candidates: UserCandidates, hidden: tuple[ItemNumbers, ItemNumbers], rules: KindRules | None
+        self, candidates: UserCandidates, pinned: ItemNumbers, hidden: tuple[ItemNumbers, ItemNumbers]
     ) -> UserCandidates:
-        """The candidates with the items that rules pin, followed by those that no source gave."""
-        pinned = rules.find_pinned(*hidden, self._length) if rules else NO_ITEMS
-        if not len(pinned):
-            return candidates
-        added = pinned[[not (candidates.numbers == number).any() for number in pinned.tolist()]]
+        """The candidates with the pinned items that are not hidden, followed by those that no source gave."""
+        if len(hidden[0]):
+            pinned = pinned[~np.isin(pinned, hidden[0])]
+        if len(hidden[1]):
+            pinned = pinned[~np.isin(self._catalogue.category[pinned], hidden[1])]
+        is_new = [not (candidates.numbers == number).any() for number in pinned.tolist()]
+        if not any(is_new):
+            return candidates._replace(pinned=pinned)
+        added = pinned[is_new]
         return candidates._replace(
             numbers=np.concatenate([candidates.numbers, added]),
             sources=np.concatenate([candidates.sources, np.full(len(added), RULE, np.int8)]),
@@ -164,7 +169,7 @@ class CandidateGenerator:
         count = min(self._explored, self._length - len(pinned)) if len(pinned) else self._explored
         fresh, propensity = self._fresh_items.sample(numbers, hidden, seed, count, rules)
         if not len(fresh):
-            return candidates._replace(propensity=propensity)
+            return candidates
         is_kept = np.arange(len(numbers)) < self._candidates_max - len(fresh)
         if len(pinned):
             is_kept |= np.isin(numbers, pinned)

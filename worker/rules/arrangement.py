@@ -106,13 +106,10 @@ def place_pins(rest: list[int], pins: list[tuple[int, int]], length: int) -> lis
     """
     by_position = dict[int, int]()
     for position, index in pins:
-        free = [place for place in range(1, length + 1) if place not in by_position]
-        if free:
-            by_position[next((place for place in free if place >= position), free[-1])] = index
-    placed, others = list[int](), iter(rest)
-    for place in range(1, length + 1):
-        index = by_position.pop(place, -1)
-        index = next(others, -1) if index < 0 else index
-        if index >= 0:
-            placed.append(index)
-    return placed
+        places = (*range(position, length + 1), *range(min(position, length + 1) - 1, 0, -1))
+        if (place := next((place for place in places if place not in by_position), None)) is not None:
+            by_position[place] = index
+    placed = list(rest)
+    for place, index in sorted(by_position.items()):
+        placed.insert(place - 1, index)  # at the end, where the list is shorter
+    return placed[:length]

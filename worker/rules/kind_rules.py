@@ -167,17 +167,12 @@ class KindRules:
         factor = self._factor[numbers]
         return values + np.log(factor) if is_log else np.where(values > 0, values * factor, values)
 
-    def find_pinned(self, hidden: ItemNumbers, hidden_categories: ItemNumbers, length: int) -> ItemNumbers:
-        """The items that are pinned for a user from whom these items and categories are hidden, within `length`."""
+    def find_pinned(self, length: int) -> ItemNumbers:
+        """The pinned items that a list of this length may show."""
         if not self._pins:
             return NO_ITEMS
         numbers = np.array([pin.number for pin in self._pins if pin.position <= length], np.int64)
-        is_shown = self.find_shown(numbers)
-        if len(hidden):
-            is_shown &= ~np.isin(numbers, hidden)
-        if len(hidden_categories):
-            is_shown &= ~np.isin(self._catalogue.category[numbers], hidden_categories)
-        return numbers[is_shown][:length]
+        return numbers[self.find_shown(numbers)][:length]
 
     def thin_fresh(self, pool: ItemNumbers) -> ItemNumbers:
         """Fresh items of which any choice keeps within all caps: their draw is then uniform, and its probability true.

@@ -48,13 +48,12 @@ def arrange(
     """
     compiled = compile_rules(catalogue, *rules)
     numbers = np.arange(len(catalogue))
-    none = np.zeros(0, np.int64)
     arranged = compiled.arrange(
         numbers,
         compiled.boost(np.linspace(1.0, 0.3, len(numbers), dtype=np.float32), numbers, is_log=False),
         length,
         is_fresh=numbers >= len(numbers) - fresh,
-        pinned=compiled.find_pinned(none, none, length),
+        pinned=compiled.find_pinned(length),
         soft_caps=list_soft_caps(soft_caps.get("category_max", 0), soft_caps.get("seller_max", 0)),
     )
     return {f"i{index}": arranged.rules.get(index, "") for index in arranged.indexes}
