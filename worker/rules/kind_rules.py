@@ -101,8 +101,12 @@ class KindRules:
             if rule.action == "hide"
         ]
         self._diversity = next((rule for rule in rules if rule.action == "diversify"), None)
-        self.removes = bool(actions & {"exclude", "hide"})
         self.has_age = any(rule.age_days is not None for rule in rules)
+
+    @property
+    def removes(self) -> bool:
+        """Whether rules exclude an item of the catalogue, or hide items from users."""
+        return bool(self._excluding or self.hides)
 
     @property
     def removing(self) -> str:

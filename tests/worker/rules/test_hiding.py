@@ -62,10 +62,10 @@ def test_purchases_that_the_history_lacks_count() -> None:
 
 
 def test_hidden_items_of_two_kinds_are_joined_by_user() -> None:
-    one = Hidden.of_items([np.array([1, 2]), np.array([], np.int64)])
-    other = Hidden.of_items([np.array([2, 3]), np.array([4])])
+    bought = Hidden.of_items([np.array([1, 2]), np.array([], np.int64)])
+    seen = Hidden.of_items([np.array([2, 3]), np.array([4])])
 
-    assert [items.tolist() for items in one.join(other).items] == [[1, 2, 3], [4]]
+    assert [items.tolist() for items in bought.join(seen).items] == [[1, 2, 3], [4]]
 
 
 def test_recent_purchases_are_kept_for_an_hour_and_for_the_latest_buyers() -> None:

@@ -5,14 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from contract.bundle import Bundle
 from contract.errors import BadConfig
 from contract.messages import Recommendations, read_recommendations, to_json
 from contract.units import DAY_MS, HOUR_MS
+from testkit.environment.tiny_bundle import make_manifest
+from testkit.environment.tiny_next_item import next_item_files
 from testkit.metrics import read_metric
 from tests.metrics import assert_increases
 from tests.worker.answers import read_answers, read_messages
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
-from tests.worker.events import NOW_MS, make_order, make_product, make_record
+from tests.worker.events import FEATURES, NOW_MS, make_order, make_product, make_record
+from worker.model.onnx_model import Model
 from worker.ops import metrics
 
 
@@ -85,6 +89,12 @@ def test_new_rules_change_the_next_list_and_wrong_ones_change_nothing(tmp_path: 
     lane.change("rules = []")
     # then
     assert ids(lane.click()) == before
+
+
+def test_a_list_is_not_shorter_for_what_rules_exclude(tmp_path: Path) -> None:
+    lane = RuledLane(tmp_path / "rules.toml", rule("exclude", brands=["north"]), candidates=4, length=4)
+
+    assert ids(lane.click()) == ["i0", "p0", "p2", "p4"]
 
 
 def test_a_product_that_joins_an_excluded_brand_is_on_no_list_from_then_on(tmp_path: Path) -> None:
@@ -256,3 +266,26 @@ def test_no_excluded_item_appears_caps_hold_and_the_order_is_otherwise_unchanged
             if not brand or counts[brand] <= maximum:
                 expected.append(item)
         assert after == expected, f"step {step}: {text}"
+
+
+def test_rules_act_on_the_order_of_a_ranker_and_on_what_it_retrieves(tmp_path: Path) -> None:
+    # given a ranker that gives i0 to i3 shares as 2 to 3 to 4 to 5
+    files = next_item_files({"popularity": 3.0})
+    path = tmp_path / "rules.toml"
+    path.write_text(rule("boost", "more", items=["i0"], factor=3) + rule("exclude", "gone", items=["i3"]))
+    lane = BrowsingHarness(rules=str(path))  # type: ignore[arg-type]
+    lane.scorer.activate(Model(Bundle(make_manifest("v1"), files), FEATURES))
+    # when
+    (message,) = read_messages(lane.answer(make_click_record("c1", "i0")), Recommendations)
+    # then the boost multiplies the share of i0
+    assert [(item.item_id, item.rule) for item in message.items] == [("i0", "more"), ("i2", ""), ("i1", "")]
+    assert [item.score for item in message.items] == pytest.approx([6 / 13, 4 / 13, 3 / 13], rel=1e-4)
+
+
+def test_a_rule_that_excludes_no_item_of_a_shop_writes_no_empty_list(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(rule("exclude", brands=["elsewhere"]))
+    lane = BrowsingHarness(rules=str(path))  # type: ignore[arg-type]
+
+    # no item is popular, and the clicked one is unknown: there are no candidates
+    assert read_messages(lane.answer(make_click_record("c1", "nowhere")), Recommendations) == []
