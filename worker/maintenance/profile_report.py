@@ -52,10 +52,10 @@ def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime |
     finally:
         client.close()
     if not slices:
-        print(f"No profile of {entity} under {profiles.profile_key(entity)}.", file=sys.stderr)
+        print(f"No profile of {entity} under {profiles.keys.profile(entity)}.", file=sys.stderr)
         return 1
     now_ms = to_epoch_ms(at_time) if at_time else time.time_ns() // 1_000_000
-    print(f"{entity}, stored under {profiles.profile_key(entity)}")
+    print(f"{entity}, stored under {profiles.keys.profile(entity)}")
     print("\n".join(format_profile(entity, slices, now_ms, kinds)))
     return 0
 
