@@ -133,9 +133,9 @@ def add_login(rows: dict[str, Row], write: LoginWrite) -> None:
     latest_ms = max(latest_ms, write.at_ms)
     rows[other] = (other, min(first_ms, write.at_ms) if is_of_guest else latest_ms, latest_ms)
     if is_of_guest and len(rows) > GUEST_USERS_MAX:
-        latest_ms = max(row[2] for row in rows.values())
+        shared = SHARED, min(row[1] for row in rows.values()), max(row[2] for row in rows.values())
         rows.clear()
-        rows[SHARED] = (SHARED, latest_ms, latest_ms)
+        rows[SHARED] = shared
     elif len(rows) > USER_GUESTS_MAX:
         del rows[min(rows.values(), key=lambda row: (row[2], row))[0]]
 
