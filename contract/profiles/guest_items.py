@@ -26,7 +26,7 @@ Times = tuple[int, int]  # of the first and the latest login
 
 
 class KnownItems(NamedTuple):
-    """The latest items of U users, and the newest one of each own record, whoever it belongs to (U); 0: none."""
+    """The latest items of U users, and the newest one of each own record, of any owner (U); 0: none."""
 
     latest: LatestItems
     newest: npt.NDArray[np.uint64]

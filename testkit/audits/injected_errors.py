@@ -74,7 +74,7 @@ class ErrorInjector:
 
     def shift_merged(self, name: SliceName) -> InjectedError:
         bucket, source = bucket_of(name[0]), name[1]
-        key = self._profiles.keys.merged(bucket)
+        key = self._profiles.keys.offsets(bucket)
 
         def shift(by: int) -> None:
             self._client.pipeline([("HINCRBY", key, source, by)])

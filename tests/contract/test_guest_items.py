@@ -26,16 +26,16 @@ NOW_S = 1_700_000_000
 ITEMS = {item_hash(f"i{n}"): f"i{n}" for n in range(400)}
 
 
-class Shop:
+class GuestShop:
     """A shop on one device `g`, unless another one is named; time passes by a minute with each event."""
 
     def __init__(self) -> None:
         self.store, self.events = InMemoryProfileStore(), list[Event]()
         self.feeder = ProfileFeeder(self.store)
 
-    def act(self, item: str, user: str = "", guest: str | None = "g", at: int | None = None) -> None:
+    def act(self, item: str, user: str = "", guest: str | None = "g", minute: int | None = None) -> None:
         """A click of a user on an item; without a user of the guest."""
-        at_s = NOW_S + 60 * (len(self.events) if at is None else at)
+        at_s = NOW_S + 60 * (len(self.events) if minute is None else minute)
         user_id = user or to_guest_user(guest or "")
         click = Click(event_id="c", ts_ms=1000 * at_s, user_id=user_id, guest_id=guest, item_id=item)
         source = f"clicks/{len(user_id) % 2}"
@@ -53,7 +53,7 @@ class Shop:
 
 def test_what_a_guest_did_goes_over_to_the_user_at_the_login() -> None:
     # given
-    shop = Shop()
+    shop = GuestShop()
     shop.act("i1")
     shop.act("i2")
     assert shop.read("guest:g") == ["i2", "i1"]
@@ -66,7 +66,7 @@ def test_what_a_guest_did_goes_over_to_the_user_at_the_login() -> None:
 
 def test_what_another_person_does_on_the_device_later_stays_out_of_the_first_ones_history() -> None:
     # given
-    shop = Shop()
+    shop = GuestShop()
     shop.act("i1")
     shop.act("i2", "anna")
     # when
@@ -78,7 +78,7 @@ def test_what_another_person_does_on_the_device_later_stays_out_of_the_first_one
 
 def test_two_users_of_one_device_each_get_what_happened_since_the_login_before() -> None:
     # given
-    shop = Shop()
+    shop = GuestShop()
     shop.act("i1")
     shop.act("i2", "anna")
     shop.act("i3")
@@ -95,13 +95,13 @@ def test_two_users_of_one_device_each_get_what_happened_since_the_login_before()
 
 def test_a_late_login_of_another_user_takes_what_happened_before_it() -> None:
     # given
-    shop = Shop()
-    shop.act("i1", at=1)
-    shop.act("i2", "anna", at=5)
+    shop = GuestShop()
+    shop.act("i1", minute=1)
+    shop.act("i2", "anna", minute=5)
     assert shop.read("anna") == ["i2", "i1"]
     # when a login from in between arrives late, twice
-    shop.act("i3", "bert", at=3)
-    shop.act("i3", "bert", at=3)
+    shop.act("i3", "bert", minute=3)
+    shop.act("i3", "bert", minute=3)
     # then
     assert shop.read("anna") == ["i2"]
     assert shop.read("bert") == ["i3", "i3", "i1"]
@@ -109,7 +109,7 @@ def test_a_late_login_of_another_user_takes_what_happened_before_it() -> None:
 
 def test_a_user_has_the_items_of_the_latest_guests() -> None:
     # given
-    shop, guests = Shop(), GUESTS_READ_MAX + 2
+    shop, guests = GuestShop(), GUESTS_READ_MAX + 2
     for n in range(guests):
         shop.act(f"i{n}", guest=f"g{n}")
         shop.act("i99", "anna", guest=f"g{n}")
@@ -119,7 +119,7 @@ def test_a_user_has_the_items_of_the_latest_guests() -> None:
 
 def test_a_guest_id_that_many_users_share_gives_no_one_anything() -> None:
     # given
-    shop = Shop()
+    shop = GuestShop()
     for n in range(GUEST_USERS_MAX + 1):
         shop.act(f"i{n}")
         shop.act("i99", f"user-{n:02}")
@@ -130,7 +130,7 @@ def test_a_guest_id_that_many_users_share_gives_no_one_anything() -> None:
 
 def test_a_guest_with_the_id_of_a_user_is_another_one() -> None:
     # given
-    shop = Shop()
+    shop = GuestShop()
     shop.act("i1", "anna", guest=None)
     shop.act("i2", guest="anna")
     # then
@@ -142,7 +142,7 @@ def test_a_guest_with_the_id_of_a_user_is_another_one() -> None:
 
 def test_a_guest_of_a_guest_and_a_guest_of_another_user_are_not_followed() -> None:
     # given
-    shop = Shop()
+    shop = GuestShop()
     shop.act("i1", guest="g1")
     shop.act("i2", "guest:g2", guest="g1")
     shop.act("i3", "anna", guest="g1")

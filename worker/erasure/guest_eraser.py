@@ -123,5 +123,5 @@ class GuestEraser:
         guarded = sorted({removal.source for removal in removals}.intersection(own))  # no worker writes a history
         guards = chain.from_iterable((source, merged.get(source, "")) for source in guarded)
         fields = chain.from_iterable((users.index(r.user) + 1, LOGINS + r.source, r.record) for r in removals)
-        keys = [self._profiles.keys.merged(bucket), *self._profiles.keys.histories(users)]
+        keys = [self._profiles.keys.offsets(bucket), *self._profiles.keys.histories(users)]
         return keys, [len(guarded), *guards, *fields]

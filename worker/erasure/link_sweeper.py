@@ -206,7 +206,7 @@ class LinkSweeper:
         sources = sorted({own[source] for _, source, _ in slices})
         guards = chain.from_iterable((source, merged.get(source, "")) for source in sources)
         fields = chain.from_iterable((numbers[entity], source, record) for entity, source, record in slices)
-        keys = [self._profiles.keys.merged(bucket), *map(self._profiles.keys.profile, numbers)]
+        keys = [self._profiles.keys.offsets(bucket), *map(self._profiles.keys.profile, numbers)]
         return keys, [len(sources), *guards, *fields]
 
 

@@ -192,7 +192,7 @@ class SliceEraser:
         self, bucket: int, deletions: Sequence[SliceDeletion], merged: Mapping[str, int], after: Mapping[str, int]
     ) -> tuple[list[str], list[Any]]:
         numbers = {user: n for n, user in enumerate(dict.fromkeys(deletion.user for deletion in deletions), 1)}
-        keys = [self._profiles.keys.merged(bucket), *chain.from_iterable(map(self._keys, numbers))]
+        keys = [self._profiles.keys.offsets(bucket), *chain.from_iterable(map(self._keys, numbers))]
         sources = sorted({deletion.source for deletion in deletions})
         guards = chain.from_iterable((s, merged.get(s, ""), after.get(s, "")) for s in sources)
         fields = chain.from_iterable((numbers[d.user], d.source, find_logins_field(d)) for d in deletions)

@@ -314,7 +314,7 @@ class BatchPipeline:
         self.retry.call("kafka", check_topics)
         with self._mark_step.time(Step.SEND):
             outgoing = results.to_records(topics, self._partition_counts)
-            outgoing += find_late_erasures(batch.arrivals, self._erasures, topics.erasures)
+            outgoing += find_late_erasures(self._answer_filter.find_late_erased(batch), self._erasures, topics.erasures)
             self.producer.send(outgoing)
         return results, outgoing
 

@@ -27,14 +27,10 @@ def to_record(erasure: Erasure, topic: str) -> OutgoingRecord:
 
 
 def find_late_erasures(arrivals: Sequence[Arrival], erasures: Erasures, topic: str) -> list[OutgoingRecord]:
-    """The erasures of the guests of those logins that an erasure covers and that come only now.
+    """The erasures of the guests of these logins, which an erasure of the user covers and which come only now.
 
     Such a login is recorded nowhere, so this is the only moment at which its guest is known.
     """
-    return [
-        to_record(erasure, topic)
-        for arrival in (arrivals if len(erasures) else ())
-        if (login := find_login(arrival.event)) and erasures.covers(login[0], login[2])
-        for erasure in [make_erasure(arrival.event.event_id, login[1], login[2])]
-        if is_new(erasure, erasures)
-    ]
+    logins = [(arrival.event.event_id, login) for arrival in arrivals if (login := find_login(arrival.event))]
+    guest_erasures = [make_erasure(event_id, guest, at_ms) for event_id, (_, guest, at_ms) in logins]
+    return [to_record(erasure, topic) for erasure in guest_erasures if is_new(erasure, erasures)]

@@ -160,7 +160,7 @@ class MergeCalls:
         ]
         begin, end = self._histories.range(bucket)
         keys = [
-            self._keys.merged(bucket),
+            self._keys.offsets(bucket),
             *self._profile_keys[self._number[first] : self._number[last]],
             *self._history_keys[begin:end],
             *(key for key, _, _ in logins),

@@ -21,7 +21,7 @@ class ProfileKeys:
         self._profiles = [f"{prefix}{profile_key_prefix(bucket)}" for bucket in range(BUCKETS)]
         self._histories = [f"{prefix}{history_key_prefix(bucket)}" for bucket in range(BUCKETS)]
 
-    def merged(self, bucket: int) -> str:
+    def offsets(self, bucket: int) -> str:
         """The key of a bucket's merged offsets."""
         return f"{self.prefix}merged:{{{bucket}}}"
 

@@ -79,7 +79,7 @@ class ProfileRepair:
         """Delete them, each with its merged offsets in one script; the owners of its sources notice and recover."""
         calls: list[tuple[list[str], Sequence[Any]]] = [
             (
-                [self._profiles.keys.merged(bucket_of(entity)), *self._keys(entity)],
+                [self._profiles.keys.offsets(bucket_of(entity)), *self._keys(entity)],
                 [source.encode(errors="surrogateescape") for source in sources],
             )
             for entity, sources in unreadable

@@ -124,7 +124,7 @@ class RedisProfileStore:
         wanted = sorted(sources)
         if not wanted:
             return {bucket: {} for bucket in range(BUCKETS)}
-        replies = self._query_offsets([("HMGET", self.keys.merged(bucket), *wanted) for bucket in range(BUCKETS)])
+        replies = self._query_offsets([("HMGET", self.keys.offsets(bucket), *wanted) for bucket in range(BUCKETS)])
         read = [{s: offset for s, offset in zip(wanted, reply, strict=True) if offset is not None} for reply in replies]
         self._delete_unreadable_offsets(read)
         return {
@@ -134,7 +134,7 @@ class RedisProfileStore:
 
     def read_merged_sources(self, bucket: int) -> set[str]:
         """The sources that have a merged offset in a bucket."""
-        (sources,) = self._query_offsets([("HKEYS", self.keys.merged(bucket))])
+        (sources,) = self._query_offsets([("HKEYS", self.keys.offsets(bucket))])
         return {source.decode(errors="replace") for source in sources}
 
     def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
@@ -193,7 +193,7 @@ class RedisProfileStore:
     def _delete_unreadable_offsets(self, read: Sequence[Mapping[str, bytes]]) -> None:
         """Delete offsets that are no numbers: they count as lost."""
         commands = [
-            ("HDEL", self.keys.merged(bucket), source)
+            ("HDEL", self.keys.offsets(bucket), source)
             for bucket, offsets in enumerate(read)
             for source, offset in offsets.items()
             if not is_offset(offset)

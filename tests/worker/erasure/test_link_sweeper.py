@@ -175,7 +175,7 @@ def test_one_scan_masks_all_erasures_and_only_own_sources(redis_url: str) -> Non
     assert sweeper.step({"erasures/0": 2}) is None
     # when another worker has merged since
     erasures.add(Erasure(event_id="g2", ts_ms=9_000, user_id="u2"))
-    client.pipeline([("HSET", profiles.keys.merged(bucket), "orders/0", 7) for bucket in range(64)])
+    client.pipeline([("HSET", profiles.keys.offsets(bucket), "orders/0", 7) for bucket in range(64)])
     # then
     with pytest.raises(StaleState):
         sweep_all(sweeper, {"erasures/0": 3})

@@ -20,7 +20,7 @@ PROFILE, MERGED = "profile", "merged"  # labels of the metric
 def spoil_commands(environment: WorkerEnvironment, worker: InProcessWorker, fault: str) -> list[tuple[object, ...]]:
     """The commands that make one key unreadable."""
     prefix = environment.prefix
-    profile, merged = f"{prefix}{profile_key(USER)}", worker.profiles.keys.merged(7)
+    profile, merged = f"{prefix}{profile_key(USER)}", worker.profiles.keys.offsets(7)
     source = next(iter(worker.offsets.sources.values()))
     history = f"{prefix}{history_key(USER)}"
     ((history_source,),) = environment.redis.pipeline([("HKEYS", history)])  # of the user's partition

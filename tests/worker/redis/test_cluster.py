@@ -207,7 +207,7 @@ def test_unreadable_profiles_are_repaired_by_deleting_their_keys(client: RedisCl
     profiles, users = RedisProfileStore(client=client, prefix="shop:"), [f"user:u{n}" for n in range(6)]
     short = bytes(new_slice().tobytes())[:-1]
     client.pipeline([("HSET", f"shop:{profile_key(user)}", "orders/3", short) for user in users])
-    client.pipeline([("HSET", profiles.keys.merged(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
+    client.pipeline([("HSET", profiles.keys.offsets(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
     # when
     with pytest.raises(UnreadableProfiles):
         profiles.read(users)
