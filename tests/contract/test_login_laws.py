@@ -15,7 +15,6 @@ from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.logins import (
     GUEST_USERS_MAX,
-    HORIZON_MS,
     SHARED,
     USER_GUESTS_MAX,
     LoginWrite,
@@ -26,6 +25,7 @@ from contract.profiles.logins import (
     tag_user,
     write_rows,
 )
+from contract.profiles.record import HORIZON_MS
 from contract.profiles.store import ProfileStore
 from testkit.oracle.feeder import ProfileFeeder, split_batches
 from tests.contract.conftest import NewStore

@@ -1,4 +1,4 @@
-"""Which device, address, card and guest most users have in common: a text that stands for no id, if it is not a fraud ring."""
+"""Which device, address, card and guest most users have in common: a text that is no id, if it is not a fraud ring."""
 
 import logging
 from collections import Counter, deque
