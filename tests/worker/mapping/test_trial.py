@@ -99,7 +99,7 @@ def test_the_table_names_what_is_never_present(tmp_path: Path, capsys: pytest.Ca
     assert try_map(Settings(map=MAPS), str(write_lines(tmp_path, CLICK)), "clicks", 10, as_json=False) == 0
     shown = capsys.readouterr().out
     assert "1 records: 1 clicks, 0 skipped, 0 dead letters" in shown
-    assert "clicks: never present: attributes, session_id, surface" in shown
+    assert "clicks: never present: attributes, guest_id, session_id, surface" in shown
 
 
 def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) -> None:
