@@ -114,8 +114,8 @@ class DocumentReader:
             return document
         try:
             guest_id = check_guest_id(self._read_id(document["guest_id"]))
-        except (Unreadable, msgspec.ValidationError):
-            return document
+        except (Unreadable, msgspec.ValidationError):  # no guest either: an unknown user
+            return {**document, "user_id": document.get("user_id") or ""}
         return {**document, "user_id": to_guest_user(guest_id)}
 
     def _is_no_id(self, value: object) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadProfile
-from contract.hashing import bucket_of
+from contract.hashing import bucket_of, buckets_of, hash_texts
 from contract.profiles.histories import ENTRY, NO_HISTORIES, HistoryWrite, HistoryWrites
 from contract.profiles.logins import LoginWrite
 from contract.profiles.record import LAYOUT, RECORD, new_slice
@@ -119,7 +119,10 @@ class SliceWrites(Mapping[str, Slices]):
 
     def buckets(self) -> set[int]:
         """The buckets that are written to."""
-        return {*self.bucket.tolist(), *(bucket_of(login.entity) for login in self.logins)}
+        buckets = set(self.bucket.tolist())
+        if self.logins:
+            buckets.update(buckets_of(hash_texts([login.entity for login in self.logins])).tolist())
+        return buckets
 
     def list_histories(self) -> list[HistoryWrite]:
         """The writes to histories one by one."""

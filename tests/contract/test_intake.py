@@ -337,6 +337,9 @@ def test_a_product_of_a_refused_price_has_a_reason() -> None:
         ({"user_id": "u", "guest_id": "unknown"}, "u", None),
         ({"user_id": "u", "guest_id": "00000000-0000-0000-0000-000000000000"}, "u", None),
         ({"user_id": "", "guest_id": ""}, "", None),
+        ({"user_id": "null", "guest_id": "null"}, "", None),
+        ({"guest_id": "unknown"}, "", None),
+        ({"user_id": None, "guest_id": "0"}, "", None),
         ({"user_id": "", "guest_id": ["g"]}, "", None),
         ({"user_id": "", "guest_id": "g" * 120}, f"guest:{'g' * 120}", "g" * 120),
         ({"user_id": "", "guest_id": "g" * 121}, "", None),
@@ -352,7 +355,7 @@ def test_an_event_without_a_user_is_that_of_its_guest(
     assert event == READERS["clicks"].read_document(document)
 
 
-@pytest.mark.parametrize("fields", [{}, {"guest_id": "null"}, {"user_id": [], "guest_id": "g"}])
+@pytest.mark.parametrize("fields", [{}, {"guest_id": None}, {"user_id": [], "guest_id": "g"}])
 def test_an_event_without_a_user_and_a_guest_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(BadEvent):
         READERS["clicks"].read_document({"event_id": "c", "ts_ms": NOW_MS, "item_id": "i", **fields})

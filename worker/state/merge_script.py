@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from contract.hashing import BUCKETS, bucket_of
+from contract.hashing import BUCKETS, buckets_of, hash_texts
 from contract.profiles.histories import ENTRIES_BYTES_MAX, ENTRY, HEADER
 from contract.profiles.logins import LOGINS
 from contract.profiles.record import RECORD
@@ -137,9 +137,11 @@ class MergeCalls:
         self._history_users: list[str] = [written.entities[entity] for entity in written.entity[rows].tolist()]
         self._history_keys = keys.histories(self._history_users, written.bucket[rows].tolist())
         self._logins = defaultdict[int, list[tuple[str, str, bytes]]](list)
-        for (entity, source), record in logins.items():
-            (key,) = keys.histories([entity])
-            self._logins[bucket_of(entity)].append((key, LOGINS + source, record))
+        entities = [entity for entity, _ in logins]
+        buckets = buckets_of(hash_texts(entities)).tolist() if entities else []
+        own_keys = keys.histories(entities, buckets)
+        for bucket, key, (_, source), record in zip(buckets, own_keys, logins, logins.values(), strict=True):
+            self._logins[bucket].append((key, LOGINS + source, record))
 
     def build(
         self, bucket: int, expected: Mapping[str, int], positions: Mapping[str, int], ttl_ms: int, ttl_min_ms: int

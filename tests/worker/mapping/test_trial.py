@@ -137,3 +137,17 @@ def test_an_optional_field_that_cannot_be_read_is_shown_with_its_value(
     path = write_lines(tmp_path, {**ORDER, "ship": {"country": ["DE"]}})
     assert try_map(Settings(map=MAPS), str(path), "orders", 10, as_json=False) == 0
     assert 'shipping_country        ignored, since it cannot be read: ["DE"]' in capsys.readouterr().out
+
+
+def test_a_map_of_guests_alone_shows_the_user_as_whom_the_guest_acts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a topic of visits without users
+    fields = {name: source for name, source in CLICK_FIELDS.items() if name != "user_id"} | {"guest_id": "visitor"}
+    lines = write_lines(tmp_path, {**CLICK, "visitor": "v-1"}, {**CLICK, "visitor": "unknown"})
+    # when
+    status, (event, unknown) = run(lines, capsys, "visits", visits={"topics": "v", "kind": "clicks", "fields": fields})
+    # then
+    assert status == 0
+    assert event["event"]["user_id"] == "guest:v-1"
+    assert unknown["event"]["user_id"] == ""
