@@ -20,6 +20,7 @@ from contract.events.addresses import make_address_reader
 from contract.events.bounds import Check, make_check
 from contract.events.codes import count_decimals, read_country, read_currency
 from contract.events.decoding import open_entries, open_text
+from contract.events.guests import GuestId, to_guest_user
 from contract.events.labels import LabelReader
 from contract.events.model import (
     ATTRIBUTES_MAX,
@@ -58,6 +59,7 @@ MILLIS_MAX: Final = 2**53
 MONEY_MAX: Final = 1e9
 LABEL_VALUES: Final = (bool, int, float, str, Decimal)
 check_id: Final = make_check(Id)
+check_guest_id: Final = make_check(GuestId)
 check_word: Final = make_check(Word)
 ENTRIES: Final = Annotated[list[Any], Meta(max_length=LIST_ITEMS_MAX)]
 LINES: Final = Annotated[list[Any], Meta(min_length=1, max_length=LIST_ITEMS_MAX)]
@@ -99,11 +101,32 @@ class DocumentReader:
 
     def read(self, document: object) -> Event:
         """The event that a document holds; raises `BadEvent`."""
-        values = self._read_fields(document, self._fields, "$")
+        values = self._read_fields(self._name_guest(document), self._fields, "$")
         struct = KINDS[self._kind]
         if struct is Label:
             values["task"], values["value"] = self._labels.read(values["task"], values["value"])
         return self._money.convert(struct(**values))
+
+    def _name_guest(self, document: object) -> object:
+        """The document; if it has the id of a guest and that of no user, with the id under which the guest acts."""
+        if not isinstance(document, dict) or "guest_id" not in self._fields or document.get("guest_id") is None:
+            return document
+        if not self._is_no_id(document.get("user_id")):
+            return document
+        try:
+            guest_id = check_guest_id(self._read_id(document["guest_id"]))
+        except (Unreadable, msgspec.ValidationError):  # no guest either: an unknown user
+            return {**document, "user_id": document.get("user_id") or ""}
+        return {**document, "user_id": to_guest_user(guest_id)}
+
+    def _is_no_id(self, value: object) -> bool:
+        """Whether a value is absent, or a placeholder."""
+        try:
+            return value is None or not self._read_id(value)
+        except Placeholder:
+            return True
+        except (Unreadable, msgspec.ValidationError):
+            return False
 
     def _read_fields(self, document: object, fields: Mapping[str, Field], path: str) -> dict[str, Any]:
         if not isinstance(document, dict):
@@ -164,6 +187,7 @@ class DocumentReader:
         }
         by_type: tuple[tuple[Any, Read], ...] = (
             (Id, self._read_id),
+            (GuestId, self._read_id),
             (Ids, lambda value: self._read_ids(value, label)),
             (Ip, self._read_ip),
             (Millis, lambda value: self._read_time(value, label)),
