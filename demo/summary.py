@@ -9,7 +9,7 @@ from rich.table import Table
 
 from contract.messages import ACTIONS, Decision, Recommendations
 from demo.environment import DemoEnvironment
-from demo.live.home_pages import KNOWLEDGE, ORIGINS, HomePageCounts, Origin
+from demo.live.home_pages import KNOWLEDGE, ORIGINS, SHOWN, Origin
 from demo.live.live_phase import LivePhase
 from demo.live.newcomer import NewcomerLists
 from demo.simulator.shop import ShopSimulator
@@ -86,7 +86,7 @@ def print_newcomer(console: Console, result: DemoResult) -> None:
     newcomer, products = result.newcomer, result.shop.products_by_id()
     clicked = ", ".join(products[item_id].title for item_id in newcomer.clicked)
     table = Table(title=f"A newcomer clicks {len(newcomer.clicked)} items of {newcomer.category}: {clicked}")
-    for column in ("before: popular", "category", "after the clicks", "category", "why"):
+    for column in ("before: popular", "category", "after", "category", "why"):
         table.add_column(column)
     for before_id, item in list(zip(newcomer.before, newcomer.after.items, strict=False))[:ITEMS_SHOWN]:
         before, after = products[before_id], products[item.item_id]
@@ -104,34 +104,27 @@ def print_newcomer(console: Console, result: DemoResult) -> None:
 
 
 def print_home_pages(console: Console, result: DemoResult) -> None:
-    """The click rates of the origins of home pages, and what each origin knows."""
+    """The click rates of the origins of home pages, how far the lists are ahead, and what each origin knows."""
     home_pages = result.live_phase.sent.home_pages
-    table = Table(title="Clicks on home pages; each user sees pages of one origin, drawn by hash")
-    for column in ("pages", "users", "items shown", "clicked", "95 % interval", "lists minus these"):
-        table.add_column(column, justify="left" if column == "pages" else "right", no_wrap=True)
+    table = Table(title="Clicks on home pages; each user sees pages of one origin")
+    for column in ("pages", "users", "items shown", "clicked", "95 % interval"):
+        table.add_column(column, justify="left" if column == "pages" else "right")
     for origin in ORIGINS:
-        counts, rate = home_pages.count_by_user(origin), home_pages.click_rate(origin)
-        if rate:
-            shown = f"{counts[:, 0].sum():,.0f}"
+        if rate := home_pages.click_rate(origin):
+            counts = home_pages.count_by_user(origin)
+            shown = f"{counts[:, SHOWN].sum():,.0f}"
             interval = f"{rate.low:.1%} to {rate.high:.1%}"
-            table.add_row(
-                TITLES[origin],
-                f"{len(counts):,}",
-                shown,
-                f"{rate.value:.1%}",
-                interval,
-                format_gain(home_pages, origin),
-            )
+            table.add_row(TITLES[origin], f"{len(counts):,}", shown, f"{rate.value:.1%}", interval)
     console.print(table)
-    console.print(f"{home_pages.personal_share('lists'):.0%} of the pages of the first row were lists of their own.")
+    for origin in ("popular", "shop"):
+        if gain := home_pages.difference("lists", origin):
+            console.print(
+                f"{TITLES['lists']} minus {TITLES[origin].lower()}: {100 * gain.value:+.1f} points "
+                f"(95 %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+            )
+    console.print(f"Of the pages of users with lists {home_pages.personal_share('lists'):.0%} were their list.")
     for origin in ORIGINS:
         console.print(f"{TITLES[origin]} know {KNOWLEDGE[origin]}.")
-
-
-def format_gain(home_pages: HomePageCounts, origin: Origin) -> str:
-    """How much more the lists are clicked than the pages of another origin, with its interval."""
-    gain = home_pages.difference("lists", origin) if origin != "lists" else None
-    return f"{gain.value:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})" if gain else "-"
 
 
 def find_newest_list(result: DemoResult) -> tuple[User, Recommendations]:

@@ -1,4 +1,4 @@
-"""A person whom nobody knows clicks three items of one category, and the list follows."""
+"""A person without any history clicks three items of one category, and the list follows."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -45,9 +45,11 @@ def follow_newcomer(environment: DemoEnvironment, live_phase: LivePhase, shop: S
 
 
 def choose_items(products: Mapping[str, Product], page: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The category with the fewest items on a page, and the first of its items that are not there."""
+    """The category with the fewest items on a page, and the first of its other items, of distinct titles."""
     counts = Counter({product.category: 0 for product in products.values() if product.category})
     counts.update(category for item_id in page[:PAGE_ITEMS] if (category := products[item_id].category))
     category = min(sorted(counts), key=lambda name: counts[name])
-    others = [item for item, product in products.items() if product.category == category and item not in page]
-    return category, tuple(sorted(others)[:CLICKS])
+    shown_titles = {products[item_id].title for item_id in page}
+    item_by_title = {product.title: item for item, product in products.items() if product.category == category}
+    others = sorted(item for title, item in item_by_title.items() if title not in shown_titles)
+    return category, tuple(others[:CLICKS])
