@@ -1,5 +1,6 @@
 """The newcomer: clicks on a category that the popular page has least of."""
 
+from contract.events.model import Click
 from contract.messages import Recommendations, RecommendedItem
 from demo.live.newcomer import NewcomerLists, choose_items
 from demo.simulator.shop import ShopSimulator
@@ -50,11 +51,11 @@ def test_a_persons_clicks_follow_the_clock_of_the_shop_and_have_ids_of_their_own
     clicks = shop.make_clicks("newcomer", ["i0001", "i0002", "i0003"])
 
     # then
-    assert [click.event.item_id for click in clicks] == ["i0001", "i0002", "i0003"]  # type: ignore[union-attr]
-    times = [click.ts_ms for click in clicks]
+    events = [record.event for record in clicks if isinstance(record.event, Click)]
+    assert [event.item_id for event in events] == ["i0001", "i0002", "i0003"]
+    times = [event.ts_ms for event in events]
     assert times == sorted(set(times))
     assert times[0] >= max(record.ts_ms for record in history)
-    assert not {click.event.event_id for click in clicks} & {  # type: ignore[union-attr]
-        record.event.event_id
-        for record in history  # type: ignore[union-attr]
-    }
+    earlier_ids = {record.event.event_id for record in history if isinstance(record.event, Click)}
+    assert earlier_ids
+    assert not {event.event_id for event in events} & earlier_ids

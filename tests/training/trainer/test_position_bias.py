@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.special import expit
+from scipy.stats import spearmanr
 
-from contract.arrays import Array, Floats
+from contract.arrays import Floats
 from contract.features.declaration import GROUPS
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
@@ -62,9 +63,8 @@ def train(examples: Examples) -> Network:
 
 
 def measure_order(network: Network, examples: Examples, quality: Floats) -> float:
-    """The correlation of ranks of predictions and true quality."""
-    ranks: list[Array] = [np.argsort(np.argsort(values)) for values in (predict(network, examples)["click"], quality)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    """Spearman's correlation of predictions and true quality."""
+    return float(spearmanr(predict(network, examples)["click"], quality).statistic)
 
 
 def test_a_simulated_position_bias_is_removed_and_without_places_it_is_learned_as_the_items(seed: int) -> None:
