@@ -98,7 +98,9 @@ def print_newcomer(console: Console, result: DemoResult) -> None:
     console.print(
         f"{before_count} of the first {ITEMS_SHOWN} items were of {newcomer.category} before, {after_count} are after. "
         + "; ".join(
-            f"{why}: {WHY[why]}" for why in dict.fromkeys(item.why for item in newcomer.after.items[:ITEMS_SHOWN])
+            f"{why}: {WHY[why]}"
+            for why in dict.fromkeys(item.why for item in newcomer.after.items[:ITEMS_SHOWN])
+            if why in WHY
         )
     )
 

@@ -1,5 +1,6 @@
 """The live phase of the demo: workers answer the shop's events, and every event sent must be answered."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -61,7 +62,8 @@ class LivePhase:
         """Simulate some days, then wait until all of their events are answered and joined."""
         with self._reporter.step(f"Sending {days:g} days of live events") as show_status:
             started_s = time.monotonic()
-            self._send(self._shop.simulate_live(self._read_home_page, days), RECORDS_PER_S, show_status)
+            records = self._shop.simulate_live(self._read_home_page, days)
+            self._send(records, RECORDS_PER_S, show_status, behind_max=BEHIND_MAX)
             self.elapsed_s += time.monotonic() - started_s
             show_status(self._format_progress())
         with self._reporter.step("Waiting for the last answers and examples") as show_status:
@@ -112,8 +114,18 @@ class LivePhase:
         while True:
             self._send(self._shop.simulate_live(self._read_home_page, 1.0), SLOW_RECORDS_PER_S, ignore_status)
 
-    def _send(self, records: Iterable[SourceRecord], records_per_s: float, show_status: ShowStatus) -> None:
-        """Send at a constant rate (0: unlimited), count the records, and poll the outputs."""
+    def _send(
+        self,
+        records: Iterable[SourceRecord],
+        records_per_s: float,
+        show_status: ShowStatus,
+        *,
+        behind_max: float = math.inf,
+    ) -> None:
+        """Send at a constant rate (0: unlimited), count the records, and poll the outputs.
+
+        Waits while more than `behind_max` of the events sent are not answered.
+        """
         environment = self._environment
         started_s = time.monotonic()
         shown_s = 0.0
@@ -123,11 +135,13 @@ class LivePhase:
                 time.sleep(wait_s)
             environment.producer.send(record)
             self.sent.record(record)
-            if time.monotonic() - shown_s > POLL_EVERY_S:
+            if (now_s := time.monotonic()) - shown_s > POLL_EVERY_S:
+                environment.processes.raise_if_ended()
                 environment.processes.wait_until(
-                    lambda: self._count_unanswered(show_status) <= BEHIND_MAX, "Workers should keep up", TIMEOUT_S
+                    lambda: self._count_unanswered(show_status) <= behind_max, "Workers should keep up", TIMEOUT_S
                 )
                 shown_s = time.monotonic()
+                started_s += shown_s - now_s  # what was not sent in the meantime is not sent all at once
         environment.producer.flush()
 
     def _count_unanswered(self, show_status: ShowStatus) -> int:

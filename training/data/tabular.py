@@ -38,11 +38,16 @@ def examples_from_table(
 
 
 def read_identity(table: pa.Table, name: str) -> Array:
-    """One of the `COLUMNS` of examples; if it is missing, row numbers as text, zeros for numbers, no place."""
+    """One of the `COLUMNS` of examples; if it is missing, row numbers as text, zeros for numbers.
+
+    No row has a place on a list: a column of that name is any shop's own.
+    """
+    if name == "place":
+        return np.full(len(table), NO_PLACE, np.int64)
     if name in table.column_names:
         return to_array(table.column(name).to_pylist(), name)
     if name in INTEGER_COLUMNS:
-        return to_array([NO_PLACE if name == "place" else 0] * len(table), name)
+        return to_array([0] * len(table), name)
     return to_array([f"{row}" for row in range(len(table))], name)
 
 
