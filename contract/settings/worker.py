@@ -39,6 +39,7 @@ class ListSettings(Section):
     that memory is bounded. `explore`: the share of a list for
     fresh items, those of the last `fresh_days`. `category_max`, `seller_max`: items of one category or seller on a
     list, 0 for no limit. `shed_ms`: events that waited longer than this in Kafka trigger no new list, 0 for never.
+    `rules`: the file of list rules, see `contract.settings.list_rules`; empty: none.
     """
 
     candidates: Annotated[int, Field(gt=0, le=1_000)] = 100
@@ -54,6 +55,7 @@ class ListSettings(Section):
     category_max: NonNegative = 0
     seller_max: NonNegative = 0
     shed_ms: NonNegative = 0
+    rules: str = ""
 
 
 class LogSettings(Section):

@@ -28,6 +28,7 @@ from contract.settings.worker import ListSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
 from tests.worker.answers import make_answer
 from transport.records import TopicPartition
+from worker.doctor.rule_reports import RuleReport, RuleReporter
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
@@ -123,6 +124,8 @@ def write_caches(caches: AnswerCache) -> None:
     ranking = Ranking(event_id="s-1", user_id="u-17", query="mug", items=(), relevance=(), model_version="")
     caches.write([make_answer(LIST, recommendations), make_answer(RANKING, ranking)])
     caches.write_popular({"": ["mug-blue"], "kitchen": ["mug-blue"]}, now_ms=0)
+    report = RuleReport(rules=1, digest="aa", refused="", unknown=(), suspended=())
+    RuleReporter(caches.client, RedisSettings().prefix, "0").write(report, now_ms=0)
 
 
 def test_every_written_key_is_documented_with_type_and_expiry(server: redis.Redis) -> None:

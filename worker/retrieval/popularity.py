@@ -4,7 +4,7 @@ A worker reads only some partitions, but an item's profile has the events of all
 """
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from contract.profiles.store import ProfileStore, fold
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.retrieval.kernels import top_per_group
+from worker.rules.kind_rules import KindRules
 
 POPULAR_MAX: Final = 200
 PER_CATEGORY_MAX: Final = 50
@@ -31,6 +32,13 @@ def mean_decay(span_days: tuple[float, float]) -> float:
 
 
 DECAY_WEIGHTS: Final = tuple(mean_decay((begin, end)) for _, begin, end in SPANS)
+
+
+class PopularItems(NamedTuple):
+    """Ranked items: of all (k,), and by category code (categories, k), -1 after the last; row 0 is no category."""
+
+    top: ItemNumbers
+    in_category: ItemNumbers
 
 
 class Popularity:
@@ -67,17 +75,25 @@ class Popularity:
             self._weight[numbers] = self._weigh(aggregates)
             self._is_active[numbers] = False
 
-    def rank(self) -> None:
-        """Rank the items in stock, of all and by category."""
+    def rank(self, rules: KindRules | None = None) -> None:
+        """Rank the items in stock that rules leave, of all and by category."""
+        self.top, self.in_category = self.rank_items(rules)
+
+    def rank_items(self, rules: KindRules | None, *, weighs_rules: bool = False) -> PopularItems:
+        """The ranked items; `weighs_rules`: with what rules boost and bury."""
         catalogue = self._catalogue
         count = len(catalogue)
         weight = self._weight[:count] + self._seed_weight[:count]
-        in_stock = catalogue.in_stock[:count]
-        (top,) = top_per_group(weight, in_stock, np.zeros(count, np.int32), 1, POPULAR_MAX)
-        self.top = top[top >= 0]
-        self.in_category = top_per_group(
-            weight, in_stock, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
+        if rules and weighs_rules:
+            weight = rules.weigh_items(weight)
+        is_shown = catalogue.in_stock[:count]
+        if rules:
+            is_shown = is_shown & ~rules.is_excluded[:count]
+        (top,) = top_per_group(weight, is_shown, np.zeros(count, np.int32), 1, POPULAR_MAX)
+        in_category = top_per_group(
+            weight, is_shown, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
         )
+        return PopularItems(top[top >= 0], in_category)
 
     def _next_sweep(self) -> ItemNumbers:
         """The active items and the next ones in turn, one sweep in all."""
