@@ -19,6 +19,7 @@ from contract.errors import BadEvent
 from contract.events.addresses import make_address_reader
 from contract.events.bounds import Check, make_check
 from contract.events.codes import count_decimals, read_country, read_currency
+from contract.events.decoding import open_entries, open_text
 from contract.events.labels import LabelReader
 from contract.events.model import (
     ATTRIBUTES_MAX,
@@ -185,7 +186,7 @@ class DocumentReader:
 
     def _read_ids(self, value: object, label: str) -> tuple[str, ...]:
         """The ids of a list, without those that are none."""
-        entries, idents = msgspec.convert(value, ENTRIES), list[str]()
+        entries, idents = msgspec.convert(open_text(value), ENTRIES), list[str]()
         for entry in entries:
             try:
                 idents.append(check_id(self._read_id(entry)))
@@ -208,13 +209,13 @@ class DocumentReader:
         return country
 
     def _read_lines(self, value: object) -> tuple[Line, ...]:
-        lines = enumerate(msgspec.convert(value, LINES))
+        lines = enumerate(msgspec.convert(open_entries(value), LINES))
         read = [self._read_fields(line, self._line_fields, f"$.lines[{number}]") for number, line in lines]
         return tuple(Line(**values) for values in read)
 
     def _read_attributes(self, value: object) -> dict[str, object]:
         """The first `ATTRIBUTES_MAX` attributes. Whether a value is of its type is found where a feature reads it."""
-        attributes = msgspec.convert(value, dict[str, Any])
+        attributes = msgspec.convert(open_text(value), dict[str, Any])
         if len(attributes) > ATTRIBUTES_MAX:
             self._on_ignored(self._kind, "attributes")
         return dict(islice(attributes.items(), ATTRIBUTES_MAX))
@@ -284,7 +285,7 @@ def read_label_value(value: object) -> object:
 
 
 def read_vector(value: object) -> tuple[float, ...]:
-    return tuple(read_number(element) for element in msgspec.convert(value, ENTRIES))
+    return tuple(read_number(element) for element in msgspec.convert(open_text(value), ENTRIES))
 
 
 def read_plain(bounds: Any) -> Read:

@@ -116,7 +116,7 @@ def test_a_dead_letter_shows_the_value_that_was_found_and_where(
     # given
     path = write_lines(
         tmp_path,
-        {**ORDER, "total": "12,50"},
+        {**ORDER, "total": "12,500"},
         {**ORDER, "items": [ORDER["items"][0], {"sku": "A", "n": -0.5, "price": 1}]},
         {**ORDER, "items": []},
         {**ORDER, "items": [{"sku": "A", "n": 1}]},
@@ -125,7 +125,7 @@ def test_a_dead_letter_shows_the_value_that_was_found_and_where(
     status, (amount, quantity, empty, entry) = run(path, capsys, "orders")
     # then
     assert status == 1
-    assert amount["detail"].endswith('Found "12,50" at `total`.')
+    assert amount["detail"].endswith('Found "12,500" at `total`.')
     assert quantity["detail"].endswith("Found -0.5 at `items[].n`.")
     assert empty["detail"].endswith("Found [] at `items[].sku`, `items[].n`, `items[].price`.")
     assert entry["detail"].endswith("Nothing found at `items[].price`.")
