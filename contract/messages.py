@@ -162,7 +162,8 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
 
     A task that `labels` lacks has no label yet. `known_ms`: the event time at which each label became known. `served`:
     the scores of `model_version` by task; `shadow`: those of `shadow_version`. `negative_rate`: the probability with
-    which the joiner, which samples negatives, kept this example. `experiments`: as in the scored row.
+    which the joiner, which samples negatives, kept this example. `experiments`: as in the scored row. `place`: of an
+    item of a list, its place there, from 0.
     """
 
     example_id: str
@@ -183,6 +184,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     shadow: dict[str, float] = {}
     negative_rate: float = 1.0
     experiments: dict[str, str] | UnsetType = UNSET
+    place: int | None = None
 
 
 class ErasureConfirmation(Struct, frozen=True, gc=False, kw_only=True):

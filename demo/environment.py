@@ -70,5 +70,7 @@ def environment_variables(bootstrap: str, redis_url: str, folder: Path) -> dict[
         "FEEDBACK__GRACE_S": str(DAY_S),
         # With few labelled orders, one confident error can cost half of a task's gain.
         "TRAINING__MARGIN": "0.5",
+        # Lists sell far more than the pages of the history, which are all that the first model knows.
+        "TRAINING__JUMP": "4",
     }
     return {f"SHOPSTREAM_{name}": value for name, value in values.items()}

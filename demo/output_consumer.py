@@ -5,17 +5,28 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 
+import msgspec
+from msgspec import Struct
+
 from contract.messages import DEAD_LETTER_HEADER, Decision, Example, read_dead_letter, read_decision, read_example
 from contract.settings.servers import KafkaSettings, TopicSettings
 from transport.log_reader import LogReader, TopicTailer
 from transport.records import Record
 
+
+class RowKind(Struct):
+    """All of a scored row that is counted."""
+
+    kind: str
+
+
+read_row_kind = msgspec.msgpack.Decoder(RowKind).decode
 BATCH_MAX = 2_000
 POLL_MS = 20
 
 
 class OutputConsumer:
-    """Outputs read so far: decisions and examples by id (duplicates count once), dead letters by reason.
+    """Outputs read so far: decisions and examples by id (duplicates count once), dead letters by reason, rows by kind.
 
     `last_example_s`: when the last example was read, by the monotonic clock.
     """
@@ -24,7 +35,7 @@ class OutputConsumer:
         self.decisions: dict[str, Decision] = {}
         self.examples: dict[str, Example] = {}
         self.dead_letters: Counter[str] = Counter()
-        self.scored = 0
+        self.scored: Counter[str] = Counter()
         self.last_example_s: float | None = None
         self._topics = topics
         self._kafka = kafka
@@ -53,7 +64,7 @@ class OutputConsumer:
     def _record(self, record: Record) -> None:
         topic, value = record.topic_partition.topic, record.value or b""
         if topic == self._topics.scored:
-            self.scored += 1
+            self.scored[read_row_kind(value).kind] += 1
         elif topic == self._topics.decisions:
             decision = read_decision(value)
             self.decisions[decision.event_id] = decision

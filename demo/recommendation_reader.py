@@ -33,12 +33,23 @@ class RecommendationReader:
 
         Raises `redis.RedisError` if Redis does not answer; a shop should then show its default items.
         """
-        keys = [f"rec:{user_id}", *([f"rec:popular:{category}"] if category else []), "rec:popular"]
+        return self._read_first([f"rec:{user_id}", *popular_keys(category)])
+
+    def read_popular(self, category: str | None = None) -> Page:
+        """What `read` returns for a user without a list."""
+        return self._read_first(popular_keys(category))
+
+    def _read_first(self, keys: list[str]) -> Page:
+        """The first of these pages that has items."""
         values: Any = self._client.mget([self._prefix + key for key in keys])
         for page in map(parse_page, values):
             if page.items:
                 return page
         return EMPTY_PAGE
+
+
+def popular_keys(category: str | None) -> list[str]:
+    return [*([f"rec:popular:{category}"] if category else []), "rec:popular"]
 
 
 def parse_page(value: bytes | None) -> Page:

@@ -10,7 +10,8 @@ from typing import Final
 
 from demo.console import StepReporter
 from demo.environment import DemoEnvironment
-from demo.live_phase import LivePhase
+from demo.live.live_phase import LivePhase
+from demo.live.newcomer import follow_newcomer
 from demo.processes import DemoError
 from demo.simulator.shop import ShopSimulator
 from demo.summary import DemoResult, print_summary
@@ -38,11 +39,14 @@ def run(seed: int, *, keep: bool) -> int:
         learn_from_feedback(training, live_phase)
         live_phase.wait_for_version(training.bundle_version)
         check_nothing_trimmed(environment)
+        with reporter.step("Watching a newcomer's list"):
+            newcomer = follow_newcomer(environment, live_phase, shop)
         result = DemoResult(
             environment=environment,
             shop=shop,
             live_phase=live_phase,
             versions=(first_version, training.bundle_version),
+            newcomer=newcomer,
             elapsed_s=reporter.elapsed_s,
         )
         print_summary(reporter.console, result)

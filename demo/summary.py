@@ -9,12 +9,27 @@ from rich.table import Table
 
 from contract.messages import ACTIONS, Decision, Recommendations
 from demo.environment import DemoEnvironment
-from demo.live_phase import LivePhase
+from demo.live.home_pages import KNOWLEDGE, ORIGINS, SHOWN, Origin
+from demo.live.live_phase import LivePhase
+from demo.live.newcomer import NewcomerLists
 from demo.simulator.shop import ShopSimulator
 from demo.simulator.users import User
 
 ITEMS_SHOWN: Final = 8
 DECISIONS_SHOWN: Final = 3  # of each action
+TITLES: Final[dict[Origin, str]] = {
+    "lists": "The model's lists",
+    "popular": "Popular items",
+    "shop": "The shop's own pages",
+}
+WHY: Final = {
+    "neighbour": "clicked by those who clicked the same items",
+    "vector": "close to this user's taste by the network",
+    "recent": "an item of this user",
+    "category": "popular in a category of this user",
+    "popular": "popular with everybody",
+    "fresh": "new, shown to learn about it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +40,7 @@ class DemoResult:
     shop: ShopSimulator
     live_phase: LivePhase
     versions: tuple[str, str]
+    newcomer: NewcomerLists
     elapsed_s: float
 
 
@@ -32,6 +48,8 @@ def print_summary(console: Console, result: DemoResult) -> None:
     """Print every section."""
     for print_section in (
         print_list,
+        print_newcomer,
+        print_home_pages,
         print_decisions,
         print_dead_letters,
         print_models,
@@ -61,6 +79,54 @@ def print_list(console: Console, result: DemoResult) -> None:
         f"{len(recommendations.items)} items, list {recommendations.recommendation_id}, "
         f"model {recommendations.model_version}"
     )
+
+
+def print_newcomer(console: Console, result: DemoResult) -> None:
+    """A newcomer's page before and after three clicks, place by place."""
+    newcomer, products = result.newcomer, result.shop.products_by_id()
+    clicked = ", ".join(products[item_id].title for item_id in newcomer.clicked)
+    table = Table(title=f"A newcomer clicks {len(newcomer.clicked)} items of {newcomer.category}: {clicked}")
+    for column in ("before: popular", "category", "after", "category", "why"):
+        table.add_column(column)
+    for before_id, item in list(zip(newcomer.before, newcomer.after.items, strict=False))[:ITEMS_SHOWN]:
+        before, after = products[before_id], products[item.item_id]
+        table.add_row(before.title, before.category or "-", after.title, after.category or "-", item.why)
+    console.print(table)
+    before_count, after_count = (
+        newcomer.count_in_category(page, products) for page in (newcomer.before, newcomer.after_ids)
+    )
+    console.print(
+        f"{before_count} of the first {ITEMS_SHOWN} items were of {newcomer.category} before, {after_count} are after. "
+        + "; ".join(
+            f"{why}: {WHY[why]}"
+            for why in dict.fromkeys(item.why for item in newcomer.after.items[:ITEMS_SHOWN])
+            if why in WHY
+        )
+    )
+
+
+def print_home_pages(console: Console, result: DemoResult) -> None:
+    """The click rates of the origins of home pages, how far the lists are ahead, and what each origin knows."""
+    home_pages = result.live_phase.sent.home_pages
+    table = Table(title="Clicks on home pages; each user sees pages of one origin")
+    for column in ("pages", "users", "items shown", "clicked", "95 % interval"):
+        table.add_column(column, justify="left" if column == "pages" else "right")
+    for origin in ORIGINS:
+        if rate := home_pages.click_rate(origin):
+            counts = home_pages.count_by_user(origin)
+            shown = f"{counts[:, SHOWN].sum():,.0f}"
+            interval = f"{rate.low:.1%} to {rate.high:.1%}"
+            table.add_row(TITLES[origin], f"{len(counts):,}", shown, f"{rate.value:.1%}", interval)
+    console.print(table)
+    for origin in ("popular", "shop"):
+        if gain := home_pages.difference("lists", origin):
+            console.print(
+                f"{TITLES['lists']} minus {TITLES[origin].lower()}: {100 * gain.value:+.1f} points "
+                f"(95 %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+            )
+    console.print(f"Of the pages of users with lists {home_pages.personal_share('lists'):.0%} were their list.")
+    for origin in ORIGINS:
+        console.print(f"{TITLES[origin]} know {KNOWLEDGE[origin]}.")
 
 
 def find_newest_list(result: DemoResult) -> tuple[User, Recommendations]:
@@ -114,7 +180,7 @@ def print_models(console: Console, result: DemoResult) -> None:
 
 
 def print_figures(console: Console, result: DemoResult) -> None:
-    """Throughput, CPU time, examples, and click rates on our lists and on the shop's own."""
+    """Throughput, CPU time and examples."""
     live_phase, outputs = result.live_phase, result.environment.outputs
     cpu_s_by_process = {
         name: probe.read_total("process_cpu_seconds_total") for name, probe in live_phase.probes.items()
@@ -126,11 +192,6 @@ def print_figures(console: Console, result: DemoResult) -> None:
     )
     labels = ", ".join(f"{count:,} {task}" for task, count in sorted(outputs.count_labels().items()))
     console.print(f"Examples: {len(outputs.examples):,} (labels: {labels})")
-    our_lists, shop_lists = live_phase.sent.our_lists, live_phase.sent.shop_lists
-    console.print(
-        f"Click rate on the home page: {our_lists.click_rate:.1%} of {our_lists.impressions:,} items on our lists, "
-        f"{shop_lists.click_rate:.1%} of {shop_lists.impressions:,} on the shop's own lists (users without a list yet)"
-    )
     console.print(f"Total time: {result.elapsed_s:.1f} s")
 
 

@@ -3,7 +3,8 @@
     BUNDLES/checkpoints/VERSION.pt    `CheckpointMetadata` as JSON, weights, optimizer state, next-item part; replay
                                       buffer, pending examples and interactions as Parquet
 
-Fields that later versions added (`waiting`, `met`, `next_item`) are empty when a file of an earlier version is read.
+Fields that later versions added (`waiting`, `met`, `next_item`) are empty when a file of an earlier version is read;
+position biases are 0.
 
 Reading executes no code from the file: only tensors, numbers and text are accepted.
 """
@@ -86,7 +87,8 @@ class Checkpoint:
             features=features, tasks=metadata.tasks, config=metadata.shape, statistics=metadata.statistics
         )
         try:
-            network.load_state_dict(dict(self.weights))
+            biases = {f"positions.{name}": value for name, value in network.positions.state_dict().items()}
+            network.load_state_dict(biases | dict(self.weights))
         except RuntimeError as error:
             raise BadBundle(f"The weights of {metadata.version} should fit its network. Found: {error}") from error
         return network.eval()

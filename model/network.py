@@ -31,6 +31,7 @@ from model.calibration import Calibrator
 from model.config import check_sharing
 from model.feature_statistics import FeatureStatistics, NumberStatistics, table_name
 from model.heads import average_members, compute_probabilities, dependency_chain
+from model.position_bias import PositionBias, find_biased_tasks
 from model.vocabulary import Vocabulary
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]  # group -> numbers (N, n) float32, ids (N, m) int64
@@ -123,6 +124,10 @@ class Network(nn.Module):
             {module_key(task.name): Tower(config, statistics.start[task.name]) for task in self.tasks}
         )
         self.calibrators = nn.ModuleDict({module_key(task.name): Calibrator(task) for task in self.tasks})
+        # The last parameters, so that the optimizer's state of a checkpoint without them still fits the others.
+        self.positions = nn.ModuleDict(
+            {module_key(task.name): PositionBias() for task in find_biased_tasks(self.tasks)}
+        )
 
     @torch.no_grad()
     def init_embeddings(self, inputs: Inputs) -> None:
@@ -206,6 +211,13 @@ class Network(nn.Module):
         In training each member has logits of its own: (N, k), or (N, k, classes).
         """
         return self.head_logits(view, self.represent(view, parts))
+
+    def add_position_bias(self, logits: Mapping[str, Tensor], place: Tensor) -> dict[str, Tensor]:
+        """The logits with the bias of the places (N,) of their rows, for losses alone."""
+        return {
+            task: self.positions[module_key(task)](values, place) if module_key(task) in self.positions else values
+            for task, values in logits.items()
+        }
 
     def represent(self, view: TaskView, parts: Sequence[Tensor]) -> Tensor:
         """The representation before the experts: (N, hidden + factors), or (N, k, hidden + factors)."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from msgspec.structs import replace
+
 from contract.events.model import Click, Impression, Order
 from contract.graphs import RECOMMEND
 from contract.joining.early_events import EarlyEvents
@@ -186,7 +188,8 @@ class RecommendationJoin:
             self._output.examples += self._negative_sampler.sample(negative)
 
     def _example(self, pending: PendingList, item_id: str) -> Example:
-        return example_for_item(pending.row, item_id, pending.shown[item_id].ts_ms, RECOMMEND.event_groups)
+        example = example_for_item(pending.row, item_id, pending.shown[item_id].ts_ms, RECOMMEND.event_groups)
+        return replace(example, place=pending.row.items.index(item_id))
 
     def _next_due_ms(self, pending: PendingList) -> int:
         """When a list is due next: at the end of the next item's click window, or else when the list is removed."""

@@ -6,13 +6,13 @@ lists made for them. The same seed, and in the live phase the same lists, give t
 
 import heapq
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Final, TypeAlias
 
-from contract.events.model import Order, Product
-from contract.units import DAY_MS, HOUR_MS
+from contract.events.model import Click, Order, Product
+from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 from demo.simulator.catalogue import ItemCatalogue
 from demo.simulator.concept_drift import ConceptDrift
 from demo.simulator.fraud_rings import FraudRing, label_fraud
@@ -57,6 +57,15 @@ class ShopSimulator:
             yield record
             if number % MALFORMED_EVERY == 0:
                 yield make_malformed(number // MALFORMED_EVERY - 1, record.ts_ms)
+
+    def make_clicks(self, user_id: str, item_ids: Sequence[str]) -> list[SourceRecord]:
+        """Clicks of a person on these items, a minute apart from now on; the simulated users go on later."""
+        ts_ms = [self._now_ms + number * MINUTE_MS for number in range(len(item_ids))]
+        events = [
+            Click(event_id=self._state.new_id("c"), ts_ms=ms, user_id=user_id, item_id=item_id, surface="category")
+            for ms, item_id in zip(ts_ms, item_ids, strict=True)
+        ]
+        return [SourceRecord("clicks", user_id, event, event.ts_ms) for event in events]
 
     def product_records(self) -> list[SourceRecord]:
         """The current catalogue, as records for its topic."""

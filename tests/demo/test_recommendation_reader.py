@@ -55,5 +55,13 @@ def test_a_user_without_a_list_gets_popular_items_of_the_category(
     assert reader.read("u-2", "hats") == reader.read("u-2") == Page(("c",), None)
 
 
+def test_popular_items_are_read_also_where_users_have_lists(caches: AnswerCache, reader: RecommendationReader) -> None:
+    caches.write([make_answer(LIST, make_recommendations("", "b", "a"))])
+    caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
+
+    assert reader.read_popular() == Page(("c",), None)
+    assert reader.read_popular("shoes") == Page(("d",), None)
+
+
 def test_without_cached_lists_the_page_is_empty(reader: RecommendationReader) -> None:
     assert reader.read("u-3") == EMPTY_PAGE

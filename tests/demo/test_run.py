@@ -83,7 +83,15 @@ def test_the_demo_runs_the_whole_cycle_and_an_interrupt_cleans_up(tmp_path: Path
         assert not list((tmp_path / "tmp").glob("shopstream-*"))
 
     # and its output had every section
-    for words in ("GET shop:rec:u", "decline", "Dead letters by reason", "Throughput: ", "/metrics"):
+    for words in (
+        "GET shop:rec:u",
+        "A newcomer clicks 3 items",
+        "Popular items know",
+        "decline",
+        "Dead letters by reason",
+        "Throughput: ",
+        "/metrics",
+    ):
         assert words in output
     versions = [line.split()[1] for line in output.splitlines() if line.startswith("│ 20")]
     assert len(set(versions)) == 2

@@ -209,7 +209,10 @@ def learn_next_item(interactions: InteractionTable, config: TrainingConfig) -> N
     result = fit_next_item(interactions.to_history(), options)
     print_lines(*(f"{count} interactions are left out: {reason}." for reason, count in interactions.left_out.items()))
     if result.reason:
-        print_lines(f"{result.reason} The checkpoint has no next-item part.")
+        without = (
+            "The lists have the order of the neighbours" if result.part else "The checkpoint has no next-item part"
+        )
+        print_lines(f"{result.reason} {without}.")
     return result
 
 

@@ -145,8 +145,8 @@ def report_update(outcome: UpdateResult, settings: Settings) -> None:
         log.info("%d examples are left out: %s.", count, reason)
     if not outcome.examples:
         log.info("No new examples: the serving model stays.")
-    for sentence in outcome.dropped:
-        log.warning("The next-item part is left out. %s", sentence)
+    for sentence in outcome.reset:
+        log.warning("The next-item part orders as its neighbours do from now on. %s", sentence)
     for sentence in outcome.rejections:
         log.warning("The update is rejected, the serving model stays. %s", sentence)
     if outcome.examples:

@@ -17,7 +17,9 @@ from contract.messages import Example
 from contract.tasks import Task
 from training.data.labels import Classes, RawLabel, collect_classes, encode_labels, has_any_label, has_label
 
-COLUMNS = ("example_id", "revision", "event_id", "user_id", "item_id", "ts_ms")
+COLUMNS = ("example_id", "revision", "event_id", "user_id", "item_id", "ts_ms", "place")
+INTEGER_COLUMNS = ("revision", "ts_ms", "place")
+NO_PLACE = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Examples:
 
     `blocks` has every group; a group that a row lacks is empty in it. `labels` (N,) are float32, NaN where unknown; of
     multiclass tasks int64, the index in `classes`, -1 where unknown. `known_ms` (N,): when the label came, or 0.
+    `place` (N,): of an item on its list, from 0; `NO_PLACE` for others.
     """
 
     features: FeatureSet
@@ -40,6 +43,7 @@ class Examples:
     user_id: Strings
     item_id: Strings
     ts_ms: Integers
+    place: Integers
 
     def __len__(self) -> int:
         return len(self.ts_ms)
@@ -57,7 +61,7 @@ class Examples:
 
     def iterate_bytes(self) -> Iterator[bytes | memoryview]:
         """All bytes that training reads, for a digest."""
-        arrays = [self.ts_ms, *(label for _, label in sorted(self.labels.items()))]
+        arrays = [self.ts_ms, self.place, *(label for _, label in sorted(self.labels.items()))]
         for _, block in sorted(self.blocks.items()):
             arrays += [block.numbers, block.ids]
         for array in arrays:
@@ -112,6 +116,7 @@ class Examples:
             labels={name: self._label_at(name, row) for name in names},
             known_ms={name: int(self.known_ms[name][row]) for name in names},
             item_id=self.item_id[row],
+            place=int(self.place[row]) if self.place[row] >= 0 else None,
         )
 
     def _label_at(self, task: str, row: int) -> float | str:
@@ -145,7 +150,9 @@ def from_rows(
 
 
 def to_array(values: Sequence[Any], column: str) -> Array:
-    return np.array(values, np.int64 if column in ("revision", "ts_ms") else np.object_)
+    if column == "place":
+        return np.array([NO_PLACE if value is None else value for value in values], np.int64)
+    return np.array(values, np.int64 if column in INTEGER_COLUMNS else np.object_)
 
 
 def stack_blocks(group: str, rows: Sequence[Example], features: FeatureSet) -> Block:

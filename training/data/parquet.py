@@ -2,6 +2,7 @@
 
     example_id, event_id, user_id, item_id   text
     revision, ts_ms                          int64; the newest revision of an id counts
+    place                                    int64, of an item on its list, from 0; -1 or no column: unknown
     GROUP.numbers, GROUP.ids                 lists in the order of features.toml; an empty list: unknown
     label.TASK                               a number, or the name of a class; null: unknown
     known_ms.TASK                            when the label became known
@@ -114,7 +115,7 @@ def parse_table(
         return examples_from_table(table, features, tasks, classes)
     check_columns(name, table, features)
     blocks = {group: read_block(table, group, features) for group in GROUPS}
-    columns = {column: to_array(table.column(column).to_pylist(), column) for column in COLUMNS}
+    columns = {column: to_array(read_optional(table, column), column) for column in COLUMNS}
     labels = {task.name: read_optional(table, f"label.{task.name}") for task in tasks}
     known_ms = {
         task.name: np.array([ms or 0 for ms in read_optional(table, f"known_ms.{task.name}")], np.int64)
@@ -137,7 +138,7 @@ def read_table(source: Path | bytes) -> Any:
 
 def check_columns(name: str, table: Any, features: FeatureSet) -> None:
     """Raises `BadData` for missing columns and for another feature set."""
-    if missing := [column for column in COLUMNS if column not in table.column_names]:
+    if missing := [column for column in COLUMNS if column not in (*table.column_names, "place")]:
         raise BadData(f"{name} should have the columns {missing}. Found {table.column_names}.")
     digest = (table.schema.metadata or {}).get(DIGEST_KEY, b"").decode()
     if digest != features.digest:

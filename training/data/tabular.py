@@ -7,7 +7,7 @@ ts_ms, revision                              int64, optional; by default 0, so t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,8 @@ from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
 from contract.hashing import hash_id
 from contract.profiles.record import RING_SIZE
 from contract.tasks import Task
-from training.data.examples import COLUMNS, Examples, build_examples, to_array
+from training.data.examples import COLUMNS, INTEGER_COLUMNS, NO_PLACE, Examples, build_examples, to_array
 from training.data.labels import Classes
-
-INTEGER_COLUMNS: Final = ("revision", "ts_ms")
 
 
 def examples_from_table(
@@ -40,7 +38,12 @@ def examples_from_table(
 
 
 def read_identity(table: pa.Table, name: str) -> Array:
-    """One of the `COLUMNS` of examples; if it is missing, row numbers as text, or zeros for numbers."""
+    """One of the `COLUMNS` of examples; if it is missing, row numbers as text, zeros for numbers.
+
+    No row has a place on a list: a column of that name is any shop's own.
+    """
+    if name == "place":
+        return np.full(len(table), NO_PLACE, np.int64)
     if name in table.column_names:
         return to_array(table.column(name).to_pylist(), name)
     if name in INTEGER_COLUMNS:

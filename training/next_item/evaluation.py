@@ -1,5 +1,6 @@
 """Metrics of ranked candidates on held-out cases: of the ranked order, and of the candidates' own order."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -46,6 +47,12 @@ def rank_pairs(starts: Integers, scores: Array) -> Integers:
     ranks = np.empty(len(scores), np.int64)
     ranks[order] = np.arange(len(scores)) - starts[case[order]]
     return ranks
+
+
+def as_own_order(evaluation: Mapping[str, float]) -> dict[str, float]:
+    """The same metrics for a part that has the candidates' own order."""
+    own = {name: evaluation[f"own_{name}"] for name in METRICS if f"own_{name}" in evaluation}
+    return dict(evaluation) | own
 
 
 def is_worse(evaluation: dict[str, float]) -> bool:

@@ -2,7 +2,8 @@
 
 All of it is learned on the time before the hold-out first. The held-out cases decide which neighbours come first, how
 many epochs the network takes and whether a ranker is better than the candidates' own order, which is measured on users
-that the measured ranker has not seen. Then tables and network are learned from all interactions.
+that the measured ranker has not seen; else the part keeps the untrained ranker, which is that order. Then tables and
+network are learned from all interactions.
 """
 
 import time
@@ -21,7 +22,7 @@ from model.sequence.next_item import NextItemPart
 from model.sequence.ranker import NEIGHBOUR, CandidateRanker
 from training.next_item.candidates import CHUNK_CASES, RankedCases, find_candidates, find_nearest, mark
 from training.next_item.encoder_training import EncoderTraining, encode_users, train_encoder
-from training.next_item.evaluation import compare_orders, is_worse, measure_order
+from training.next_item.evaluation import as_own_order, compare_orders, is_worse, measure_order
 from training.next_item.histories import Cases, History, build_cases, split_by_time
 from training.next_item.item_tables import build_table, swap_sources, with_vectors
 from training.next_item.ranker_training import score_pairs, train_ranker
@@ -48,7 +49,10 @@ class NextItemOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextItemResult:
-    """`part`: None with the `reason`, a sentence. `evaluation`: on held-out cases. `cpu_s`: time of the fit."""
+    """`reason`: a sentence that says why there is no `part`, or why its order is that of its neighbours; else empty.
+
+    `evaluation`: of the part's order on held-out cases. `cpu_s`: time of the fit.
+    """
 
     part: NextItemPart | None
     reason: str
@@ -57,7 +61,7 @@ class NextItemResult:
 
 
 def fit_next_item(history: History, options: NextItemOptions) -> NextItemResult:
-    """Learn the part, where its order is better than the candidates' own. Equal seeds give equal parts."""
+    """Learn the part, whose order is never worse than the candidates' own. Equal seeds give equal parts."""
     started_s = time.process_time()
     part, reason, evaluation = learn(history, options)
     return NextItemResult(
@@ -76,11 +80,14 @@ def learn(history: History, options: NextItemOptions) -> tuple[NextItemPart | No
     evaluation = cross_validate(ranked, candidate_search.fold, options.seed)
     options.report(f"ranker on held-out cases: {evaluation}")
     ranker = train_ranker(ranked.take(candidate_search.training), ranked.take(candidate_search.selection), options.seed)
+    reason = ""
     if ranker is None:
-        return None, "A ranker should order held-out candidates better than their sources. Found none.", evaluation
-    if is_worse(evaluation):
-        return None, "The ranked order should not be worse than the candidates' own. Found it worse.", evaluation
-    return refit(history, candidate_search, ranker, epochs, evaluation), "", evaluation
+        reason = "A ranker should order held-out candidates better than their sources. Found none."
+    elif is_worse(evaluation):
+        reason = "The ranked order should not be worse than the candidates' own. Found it worse."
+    if ranker is None or reason:
+        ranker, evaluation = CandidateRanker().eval(), as_own_order(evaluation)
+    return refit(history, candidate_search, ranker, epochs, evaluation), reason, evaluation
 
 
 def cross_validate(cases: RankedCases, fold: Integers, seed: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Judges a next-item part that serves on newer interactions, which it has not learned."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +10,11 @@ from torch import Tensor
 
 from contract.arrays import Floats, Integers
 from export.neighbours import encode_ids
-from model.sequence.next_item import NextItemPart, from_tensors
-from model.sequence.ranker import NEIGHBOUR
+from model.sequence.next_item import NextItemPart, from_tensors, to_tensors
+from model.sequence.ranker import NEIGHBOUR, CandidateRanker
 from training.next_item.candidates import find_candidates
 from training.next_item.encoder_training import encode_users
-from training.next_item.evaluation import compare_orders, measure_order
+from training.next_item.evaluation import as_own_order, compare_orders, measure_order
 from training.next_item.histories import History, build_cases
 from training.next_item.ranker_training import score_pairs
 
@@ -41,6 +42,12 @@ def judge_order(
     scores = score_pairs(part.ranker, ranked)
     own, by_ranker = (measure_order(ranked, order)["ndcg_20"] for order in (ranked.features[:, NEIGHBOUR], scores))
     return OrderJudgement(own - by_ranker, cases.user, compare_orders(ranked, scores))
+
+
+def reset_ranker(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same part with the untrained ranker, which gives the candidates' own order."""
+    part = from_tensors(tensors)
+    return to_tensors(replace(part, ranker=CandidateRanker().eval(), evaluation=as_own_order(part.evaluation)))
 
 
 def merge_history(part: NextItemPart, before: Any, new: Any) -> tuple[History, Any]:

@@ -119,8 +119,9 @@ def weigh_corrections(probability: Array) -> npt.NDArray[np.float32]:
 def predict_uncalibrated(network: Network, examples: Examples, task: Task) -> npt.NDArray[np.float32]:
     """The network's probabilities (N,) as its loss sees them: before calibration, which updates do not train."""
     view = next(view for view in network.eval().views if task.name in {view_task.name for view_task in view.tasks})
-    inputs = to_batch(examples).to(get_device(network)).inputs
-    logits = network.logits(view, network.group_parts(view, {group: inputs[group] for group in view.groups}))
+    batch = to_batch(examples).to(get_device(network))
+    logits = network.logits(view, network.group_parts(view, {group: batch.inputs[group] for group in view.groups}))
+    logits = network.add_position_bias(logits, batch.place) if batch.place is not None else logits
     probabilities = compute_probabilities(view.tasks, logits, network.scale)
     probability: npt.NDArray[np.float32] = probabilities[task.name].cpu().numpy()
     return probability

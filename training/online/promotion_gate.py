@@ -5,8 +5,8 @@ without new labels. "Not worse" is decided by intervals over users (`training.st
 the upper bound of its loss is within the margin, so a large change needs more evidence than a small one. Calibration
 and the weighted score are rejected only if the lower bound exceeds its limit, so that chance alone rejects few updates.
 
-The ranked order of candidates is compared with their own order on new interactions. A bundle whose order is worse is
-refused: the update is published without the part that ranks.
+The ranked order of candidates is compared with their own order on new interactions. An order that is worse is refused:
+the update is published with the candidates' own.
 """
 
 from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ from model.network import Network
 from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.feedback.feedback_reader import FeedbackBatch
-from training.next_item.judgement import judge_order
+from training.next_item.judgement import judge_order, reset_ranker
 from training.online.embedding_rows import update_embedding_rows
 from training.online.example_filters import filter_examples
 from training.online.incremental_pass import IncrementalPass, learn_progressively
@@ -45,7 +45,7 @@ TrainFunction = Callable[[Learner, IncrementalPass, TrainingConfig], Predictions
 class UpdateResult:
     """The result of one update: `checkpoint` if it passed, otherwise `rejections` and the `rejected_checkpoint`.
 
-    `dropped`: why the checkpoint has no next-item part any more. `left_out`: the number of unusable records by reason.
+    `reset`: why the next-item part has the order of its neighbours again. `left_out`: unusable records by reason.
     `progressive`: metrics of new examples before they were learned; `held_out`: of the newest ones afterwards.
     `gate_metrics`: by hold-out set and task.
     """
@@ -58,7 +58,7 @@ class UpdateResult:
     checkpoint: Checkpoint | None = None
     gate_metrics: Mapping[str, dict[str, float]] = field(default_factory=dict)
     rejected_checkpoint: Checkpoint | None = None
-    dropped: Sequence[str] = ()
+    reset: Sequence[str] = ()
 
 
 def read_serving_checkpoint(bundles: Path) -> Checkpoint:
@@ -126,19 +126,19 @@ def update(
         next_item=next_item,
     )
     gate_metrics = {**result.gate_metrics, **refusal.metrics}
-    return replace(result, checkpoint=updated, gate_metrics=gate_metrics, dropped=refusal.rejections)
+    return replace(result, checkpoint=updated, gate_metrics=gate_metrics, reset=refusal.rejections)
 
 
 def keep_next_item(
     checkpoint: Checkpoint, former: Any, new: Any, config: TrainingConfig
 ) -> tuple[Mapping[str, Tensor], GateResult]:
-    """The next-item part if its order is not worse on the new interactions, else none; and the gate's result."""
+    """The next-item part, with its ranker if that is not worse on the new interactions; and the gate's result."""
     result = GateResult()
     if not checkpoint.next_item:
         return {}, result
     judgement = judge_order(checkpoint.next_item, former, new, new_items_only=config.new_items_only, seed=config.seed)
     result.rejections += check_ranked_order(result, judgement.lost, judgement.user)
-    return ({} if result.rejections else checkpoint.next_item), result
+    return (reset_ranker(checkpoint.next_item) if result.rejections else checkpoint.next_item), result
 
 
 def create_update_learner(network: Network, optimizer: Mapping[str, Any], config: TrainingConfig) -> Learner:

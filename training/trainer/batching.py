@@ -18,6 +18,7 @@ FAMILY_SHARE_DIVISOR = 16  # each family has at least a sixteenth of a batch
 class Batch:
     """N examples as tensors: numbers (N, n) and ids (N, m) of each group, labels (N,) of each task.
 
+    `place` (N,): of an item on its list, from 0, or -1; None: of all rows unknown.
     `weights` (N,), for some tasks: the weight of each row's loss, 1 by default. `soft_targets` (N,) or (N, classes),
     for some tasks: the teacher's prediction for each row, NaN where it is not distilled.
     """
@@ -26,6 +27,7 @@ class Batch:
     labels: Mapping[str, Tensor]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     soft_targets: Mapping[str, Tensor] = field(default_factory=dict)
+    place: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
@@ -33,6 +35,7 @@ class Batch:
             {task: label.to(device) for task, label in self.labels.items()},
             {task: weight.to(device) for task, weight in self.weights.items()},
             {task: target.to(device) for task, target in self.soft_targets.items()},
+            self.place.to(device) if self.place is not None else None,
         )
 
     def take(self, rows: Tensor, groups: Sequence[str]) -> "Batch":
@@ -41,6 +44,7 @@ class Batch:
             {task: label[rows] for task, label in self.labels.items()},
             {task: weight[rows] for task, weight in self.weights.items()},
             {task: target[rows] for task, target in self.soft_targets.items()},
+            self.place[rows] if self.place is not None else None,
         )
 
     def find_labelled_rows(self, view: TaskView) -> Tensor:
@@ -61,6 +65,7 @@ def to_batch(examples: Examples, rows: Integers | None = None) -> Batch:
     return Batch(
         {group: (torch.from_numpy(block.numbers), torch.from_numpy(block.ids)) for group, block in blocks.items()},
         {task: torch.from_numpy(label[indices]) for task, label in examples.labels.items()},
+        place=torch.from_numpy(examples.place[indices]),
     )
 
 

@@ -54,7 +54,8 @@ def compute_view_losses(
     with torch.autocast(part.labels[view.tasks[0].name].device.type, precision, enabled=precision != torch.float32):
         logits = network.logits(view, network.group_parts(view, part.inputs))
     floats = {task: logit.float() for task, logit in logits.items()}
-    for task, loss in compute_losses(view.tasks, floats, part.labels, network.scale, part.weights).items():
+    placed = floats if part.place is None else network.add_position_bias(floats, part.place)
+    for task, loss in compute_losses(view.tasks, placed, part.labels, network.scale, part.weights).items():
         if label_mask(part.labels[task]).any():
             yield task, loss
     if distillation and part.soft_targets:
@@ -126,10 +127,18 @@ def build_optimizer(parameters: Any, config: TrainingConfig, state: Mapping[str,
     """AdamW with the rate and decay of the config; `state` restores only the moments of a former optimizer."""
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
     if state:
-        optimizer.load_state_dict(copy_state(state))  # steps would change the tensors of the given state
+        # Steps would change the tensors of the given state.
+        optimizer.load_state_dict(add_new_parameters(copy_state(state), optimizer.state_dict()))
         for group in optimizer.param_groups:
             group |= {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     return optimizer
+
+
+def add_new_parameters(former: dict[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a former optimizer with the parameters that its network did not have, which come last."""
+    for former_group, group in zip(former["param_groups"], present["param_groups"], strict=False):
+        former_group["params"] = [*former_group["params"], *group["params"][len(former_group["params"]) :]]
+    return former
 
 
 def check_finite(losses: Mapping[str, float]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from demo.health_probe import HealthProbe
+from demo.live.health_probe import HealthProbe
 from devservers.process import ChildProcess, find_free_ports
 from testkit.environment.run_environment import RunEnvironment
 

@@ -17,7 +17,7 @@ from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from contract.units import DAY_MS, MINUTE_MS
-from training.data.examples import Examples
+from training.data.examples import NO_PLACE, Examples
 
 StreamKind: TypeAlias = Literal["clicks", "lists"]
 Method: TypeAlias = Literal["oracle", "naive", "waiting", "ours"]
@@ -79,6 +79,7 @@ class DelayStream:
             user_id=ids,
             item_id=ids,
             ts_ms=self.ts_ms[rows],
+            place=np.full(len(rows), NO_PLACE, np.int64),
         )
 
     def select_final_examples(self, rows: Integers) -> Examples:

@@ -18,7 +18,7 @@ from contract.arrays import Floats, Integers
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.tasks import Task
 from contract.units import DAY_MS
-from training.data.examples import Examples
+from training.data.examples import NO_PLACE, Examples
 from training.metrics.fraud import card_precision, mask_known_cards
 from training.metrics.ranking import auc, average_precision
 
@@ -111,4 +111,5 @@ def build_examples(
         user_id=payments.customer[rows].astype(str).astype(np.object_),
         item_id=np.full(len(rows), "", np.object_),
         ts_ms=payments.ts_ms[rows],
+        place=np.full(len(rows), NO_PLACE, np.int64),
     )

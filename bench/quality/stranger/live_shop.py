@@ -20,7 +20,7 @@ from bench.results.report import print_progress
 from contract.arrays import Integers
 from contract.settings.servers import KafkaSettings, TopicSettings
 from contract.units import DAY_MS
-from demo.health_probe import HealthProbe
+from demo.live.health_probe import HealthProbe
 from devservers.process import ChildProcess, find_free_ports
 from testkit.checkout import ROOT
 from testkit.environment.batch_producer import OutgoingRecord, produce_all

@@ -54,6 +54,16 @@ def test_an_example_has_the_served_features_and_its_item_row() -> None:
     assert example.known_ms == {"click": minutes_to_ms(2)}
 
 
+def test_an_example_has_the_place_of_its_item_on_the_list_in_each_of_its_stages() -> None:
+    joiner = make_joiner(LIST, make_impression(1, "c", "b"), make_click(2, "c"))
+    joiner.advance(minutes_to_ms(100_000))
+
+    examples = take_newest_examples(joiner)
+
+    assert {ident: example.place for ident, example in examples.items()} == {"r~b": 1, "r~c": 2}
+    assert examples["r~c"].revision > 1  # its purchase label came later
+
+
 def test_a_shown_item_without_a_click_becomes_a_negative_after_its_wait() -> None:
     joiner = make_joiner(LIST, make_impression(1, "a", "b"))
 

@@ -16,6 +16,7 @@ from contract.hashing import hash_id
 from contract.tasks import Task
 from export.__main__ import main as export_main
 from training.__main__ import main
+from training.data.examples import NO_PLACE
 from training.data.parquet import read_examples, to_parquet
 from training.data.tabular import examples_from_table
 from training.erasure.arguments import OPTION
@@ -46,6 +47,11 @@ def make_table(**changes: Any) -> pa.Table:
         "label.kind": [None, "b", "a"],
     }
     return pa.table({name: value for name, value in (columns | changes).items() if value is not None})
+
+
+def test_a_column_named_place_is_the_shops_own_and_no_place_on_a_list() -> None:
+    for places in (["Ulm", None, "Bonn"], [1, 2, 3]):
+        assert examples_from_table(make_table(place=places), FEATURES, TASKS).place.tolist() == [NO_PLACE] * 3
 
 
 def test_each_column_becomes_its_declared_feature() -> None:

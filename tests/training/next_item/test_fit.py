@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from contract.arrays import Array
+from contract.retrieval.features import FEATURES
 from model.sequence.next_item import from_tensors, to_tensors
+from model.sequence.ranker import NEIGHBOUR
 from tests.training.next_item.planted import ITEMS, OPTIONS, USERS, fit_planted, plant_history
 from training.next_item.evaluation import compare_orders
 from training.next_item.fit import CandidateSearch, fit_next_item
@@ -59,10 +62,25 @@ def test_a_part_is_the_same_after_a_checkpoint() -> None:
     np.testing.assert_array_equal(again.table.neighbours.rows, part.table.neighbours.rows)
 
 
-def test_without_a_pattern_no_ranker_is_exported_that_is_worse_than_its_candidates() -> None:
+def test_without_a_pattern_the_part_has_the_order_of_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a trained ranker that is judged to be worse
+    monkeypatch.setattr("training.next_item.fit.is_worse", lambda evaluation: True)
+    # when
     result = fit_next_item(plant_history(followed_share=0.0, seed=9), replace(OPTIONS, epochs=1))
-    assert result.part is None or result.evaluation["ndcg_20"] >= result.evaluation["own_ndcg_20"]
-    assert bool(result.reason) == (result.part is None)
+    # then
+    assert result.reason
+    assert result.part
+    assert result.evaluation["ndcg_20"] == result.evaluation["own_ndcg_20"] > 0
+    features = np.random.default_rng(0).normal(0, 1, (50, len(FEATURES))).astype(np.float32)
+    with torch.no_grad():
+        scores = result.part.ranker(torch.from_numpy(features)).numpy()
+    assert np.argsort(scores).tolist() == np.argsort(features[:, NEIGHBOUR]).tolist()
+
+
+def test_no_part_is_worse_than_its_candidates() -> None:
+    result = fit_next_item(plant_history(followed_share=0.0, seed=9), replace(OPTIONS, epochs=1))
+    assert result.part
+    assert result.evaluation["ndcg_20"] >= result.evaluation["own_ndcg_20"]
 
 
 def test_too_few_interactions_are_refused_with_their_count() -> None:

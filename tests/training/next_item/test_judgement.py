@@ -8,7 +8,7 @@ import torch
 
 from contract.settings.training import TrainingConfig
 from export.interactions import SCHEMA
-from model.sequence.next_item import to_tensors
+from model.sequence.next_item import from_tensors, to_tensors
 from tests.model.small import make_checkpoint, make_network
 from tests.training.next_item.planted import fit_planted, plant_history
 from training.next_item.histories import History
@@ -41,7 +41,7 @@ def test_the_gate_keeps_an_order_that_helps_and_refuses_one_that_is_worse() -> N
         assert "next_item" in result.metrics
 
 
-def test_an_update_drops_a_part_whose_order_is_worse_on_what_is_new() -> None:
+def test_an_update_takes_the_candidates_own_order_where_the_ranked_one_is_worse_on_what_is_new() -> None:
     # given
     history = plant_history(seed=0, users=500)
     is_new = history.ts_ms >= np.quantile(history.ts_ms, 0.9)
@@ -51,11 +51,14 @@ def test_an_update_drops_a_part_whose_order_is_worse_on_what_is_new() -> None:
     sound = replace(make_checkpoint(make_network()), next_item=to_tensors(part))
     worse = replace(sound, next_item=dict(sound.next_item) | {"ranker.scale": torch.tensor(-1.0)})
     # when
-    kept, dropped = (keep_next_item(checkpoint, before, new, TrainingConfig()) for checkpoint in (sound, worse))
+    kept, reset = (keep_next_item(checkpoint, before, new, TrainingConfig()) for checkpoint in (sound, worse))
     # then
     assert kept[0] is sound.next_item
-    assert dropped[0] == {}
-    assert "The ranked order should not be worse" in dropped[1].rejections[0]
+    assert "The ranked order should not be worse" in reset[1].rejections[0]
+    judgement = judge_order(reset[0], before, new, new_items_only=False, seed=0)
+    assert len(judgement.lost) > 0
+    assert not judgement.lost.any()
+    assert from_tensors(reset[0]).evaluation["ndcg_20"] == part.evaluation["own_ndcg_20"]
 
 
 def test_unknown_items_and_users_without_history_are_no_cases() -> None:

@@ -1,14 +1,17 @@
 """The live phase of the demo: workers answer the shop's events, and every event sent must be answered."""
 
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from contract.messages import Recommendations
 from demo.console import ShowStatus, StepReporter
 from demo.environment import DemoEnvironment
-from demo.health_probe import HealthProbe
+from demo.live.health_probe import HealthProbe
+from demo.live.home_pages import assign_origin
+from demo.live.sent_counts import SentCounts
 from demo.processes import DemoError
-from demo.sent_counts import SentCounts
 from demo.simulator.records import SourceRecord
 from demo.simulator.sessions import HomePage
 from demo.simulator.shop import ShopSimulator
@@ -16,6 +19,7 @@ from demo.simulator.users import User
 from devservers.process import find_free_ports
 
 RECORDS_PER_S: Final = 600.0  # slow enough that two cores serve fresh lists
+BEHIND_MAX: Final = 100  # events: the shop waits, since an hour of its time passes in a tenth of a second
 SLOW_RECORDS_PER_S: Final = 20.0
 POLL_EVERY_S: Final = 0.25
 IDLE_S: Final = 1.5  # after this long without a new example, the joiner has published all it can
@@ -58,7 +62,8 @@ class LivePhase:
         """Simulate some days, then wait until all of their events are answered and joined."""
         with self._reporter.step(f"Sending {days:g} days of live events") as show_status:
             started_s = time.monotonic()
-            self._send(self._shop.simulate_live(self._read_home_page, days), RECORDS_PER_S, show_status)
+            records = self._shop.simulate_live(self._read_home_page, days)
+            self._send(records, RECORDS_PER_S, show_status, behind_max=BEHIND_MAX)
             self.elapsed_s += time.monotonic() - started_s
             show_status(self._format_progress())
         with self._reporter.step("Waiting for the last answers and examples") as show_status:
@@ -89,13 +94,38 @@ class LivePhase:
         if version not in {decision.model_version for decision in environment.outputs.decisions.values()}:
             raise DemoError(f"A decision on a new order should carry the model {version}. Found none.")
 
+    def send_clicks(self, user_id: str, item_ids: Sequence[str]) -> Recommendations:
+        """Send clicks of one person, and wait for the list that follows from the last of them."""
+        environment = self._environment
+        clicks = self._shop.make_clicks(user_id, item_ids)
+        self._send(clicks, 0.0, ignore_status)
+        newest = list[Recommendations]()
+
+        def has_list() -> bool:
+            recommendations = environment.read_list(user_id)
+            newest[:] = [recommendations] if recommendations else []
+            return bool(newest) and newest[0].source_ms >= clicks[-1].ts_ms
+
+        environment.processes.wait_until(has_list, f"{user_id} should get a list", TIMEOUT_S)
+        return newest[0]
+
     def run_forever(self) -> None:
         """Send events slowly until interrupted; the embedded Kafka drops its oldest records over time."""
         while True:
             self._send(self._shop.simulate_live(self._read_home_page, 1.0), SLOW_RECORDS_PER_S, ignore_status)
 
-    def _send(self, records: Iterable[SourceRecord], records_per_s: float, show_status: ShowStatus) -> None:
-        """Send at a constant rate (0: unlimited), count the records, and poll the outputs."""
+    def _send(
+        self,
+        records: Iterable[SourceRecord],
+        records_per_s: float,
+        show_status: ShowStatus,
+        *,
+        behind_max: float = math.inf,
+    ) -> None:
+        """Send at a constant rate (0: unlimited), count the records, and poll the outputs.
+
+        Waits while more than `behind_max` of the events sent are not answered.
+        """
         environment = self._environment
         started_s = time.monotonic()
         shown_s = 0.0
@@ -105,21 +135,28 @@ class LivePhase:
                 time.sleep(wait_s)
             environment.producer.send(record)
             self.sent.record(record)
-            if time.monotonic() - shown_s > POLL_EVERY_S:
-                shown_s = time.monotonic()
+            if (now_s := time.monotonic()) - shown_s > POLL_EVERY_S:
                 environment.processes.raise_if_ended()
-                environment.outputs.poll()
-                show_status(self._format_progress())
+                environment.processes.wait_until(
+                    lambda: self._count_unanswered(show_status) <= behind_max, "Workers should keep up", TIMEOUT_S
+                )
+                shown_s = time.monotonic()
+                started_s += shown_s - now_s  # what was not sent in the meantime is not sent all at once
         environment.producer.flush()
+
+    def _count_unanswered(self, show_status: ShowStatus) -> int:
+        """The orders and clicks sent that are not logged yet."""
+        outputs, valid = self._environment.outputs, self.sent.valid
+        outputs.poll()
+        show_status(self._format_progress())
+        return valid["orders"] + valid["clicks"] - outputs.scored["order"] - outputs.scored["click"]
 
     def _is_all_answered(self, show_status: ShowStatus) -> bool:
         """Whether every order is decided, every click logged, and every malformed record a dead letter."""
         outputs, sent = self._environment.outputs, self.sent
-        outputs.poll()
-        show_status(self._format_progress())
         return (
-            sent.order_ids <= outputs.decisions.keys()
-            and outputs.scored >= sent.valid["orders"] + sent.valid["clicks"]
+            self._count_unanswered(show_status) <= 0
+            and sent.order_ids <= outputs.decisions.keys()
             and outputs.dead_letters.total() >= sent.malformed.total()
         )
 
@@ -132,13 +169,17 @@ class LivePhase:
     def _format_progress(self) -> str:
         outputs = self._environment.outputs
         return (
-            f"{self.sent.records:,} events, {len(outputs.decisions):,} decisions, {outputs.scored:,} rows logged, "
+            f"{self.sent.records:,} events, {len(outputs.decisions):,} decisions, "
+            f"{outputs.scored.total():,} rows logged, "
             f"{outputs.dead_letters.total()} dead letters, {len(outputs.examples):,} examples"
         )
 
     def _read_home_page(self, user: User) -> HomePage | None:
-        """The user's recommendation list, else popular items; None if there are neither."""
-        page = self._environment.recommendation_reader.read(user.user_id)
+        """A page of the user's origin; None for the shop's own, and where Redis has neither list nor popular items."""
+        origin, reader = assign_origin(user.user_id), self._environment.recommendation_reader
+        if origin == "shop":
+            return None
+        page = reader.read(user.user_id) if origin == "lists" else reader.read_popular()
         return HomePage(page.recommendation_id or "", page.items) if page.items else None
 
 
