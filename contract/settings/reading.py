@@ -42,6 +42,7 @@ from contract.settings.intake import IntakeSettings
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.names import find_unknown_variables
+from contract.settings.placements import PlacementSettings
 from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings
 from contract.settings.tasks import Probability, ThresholdAction, list_task_names, read_tasks
 from contract.settings.training import TrainingConfig
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     lists: ListSettings = ListSettings()
+    placements: PlacementSettings = PlacementSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     log: LogSettings = LogSettings()
     experiments: dict[str, ExperimentSettings] = {}

@@ -21,10 +21,11 @@ from worker.catalogue.item_index import ItemNumbers
 from worker.model.experiment import ActiveModels, model_version
 from worker.model.item_tables import NeighbourTable
 from worker.ops import metrics
+from worker.recommend.item_share import ItemShare
 from worker.recommend.list_builder import NO_MODELS, ListBuilder, ListRequest
 from worker.recommend.list_variants import ListVariants
-from worker.recommend.popular_list_writer import PopularListWriter
 from worker.recommend.refresh_queue import RefreshQueue
+from worker.recommend.shared_lists import SharedLists
 from worker.records.answers import LIST
 from worker.records.batch import Batch
 from worker.retrieval.candidate_generator import CandidateGenerator
@@ -53,13 +54,15 @@ class ListRefresher:
         self._bundle_neighbours: NeighbourTable | None = None
         self._queue = RefreshQueue(lists.refresh_ms, lists.waiting_max)
         self.item_neighbours, self._fresh_items = ItemNeighbours(catalogue), FreshItems(catalogue, lists)
-        self.popularity = Popularity(catalogue, lists.purchase_value)
-        self._popular_lists = (
-            PopularListWriter(
+        self.popularity = Popularity(
+            catalogue, lists.purchase_value, resources.people, lists.trending_half_life_s * 1000
+        )
+        self._shared_lists = (
+            SharedLists(
+                settings=resources.settings,
                 answer_cache=resources.answer_cache,
                 catalogue=catalogue,
                 popularity=self.popularity,
-                length=lists.length,
             )
             if resources.answer_cache
             else None
@@ -97,6 +100,8 @@ class ListRefresher:
             if canary
             else None,
         )
+        if self._shared_lists:
+            self._shared_lists.activate(models.serving)
         neighbours = models.serving.neighbours if models.serving else None
         # A canary has the candidates of its own next-item part, and otherwise those of the serving model.
         if neighbours is not self._bundle_neighbours:
@@ -110,7 +115,7 @@ class ListRefresher:
         return self._catalogue.prepare(*models.models)
 
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None:
-        """Update fresh and popular items, and write the popular lists; raises `Unavailable`."""
+        """Update fresh and popular items, and write the lists that all users share; raises `Unavailable`."""
         self._catalogue.encode_pending()
         self.item_neighbours.refresh()
         for source in self._next_item_sources.values():
@@ -121,8 +126,12 @@ class ListRefresher:
         self.popularity.rank()
         metrics.LIST_WAITING_USERS.set(len(self._queue))
         metrics.LIST_WAITING_SECONDS.set(self._queue.measure_wait_ms(now_ms) / 1000)
-        if self._popular_lists:
-            self._popular_lists.write(now_ms)
+        if self._shared_lists:
+            self._shared_lists.write(now_ms)
+
+    def take_share(self, share: ItemShare) -> None:
+        if self._shared_lists:
+            self._shared_lists.share = share
 
     def is_refresh_due(self, now_ms: int) -> bool:
         return bool(self._queue.due(now_ms, 1))
