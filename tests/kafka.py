@@ -1,6 +1,7 @@
 """Kafka clients for tests: they print nothing, and are closed before their broker stops."""
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
@@ -14,22 +15,37 @@ from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import make_admin_client
 from devservers.librdkafka import SILENT
 from testkit.environment.steady_producer import SteadyProducer
-from tests.polling import wait_until
+from tests.polling import POLL_S, wait_until
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 
 FLUSH_S: Final = 60.0
 METADATA_S: Final = 20.0
+MARKERS_S: Final = 5.0  # within this time a transaction that was committed a moment ago becomes visible
 CHANGES: Final = itertools.count()
 
 
 def read_topics(bootstrap: str, *topics: str) -> list[Record]:
     """All committed records of these topics, from beginning to end, partition by partition."""
     with closing(LogReader(kafka=KafkaSettings(bootstrap_servers=bootstrap), skips_gaps=True)) as reader:
-        ranges = _fetch_offset_ranges(reader, topics)
-        ends = {partition: offsets.high for partition, offsets in ranges.items()}
+        ends = _fetch_settled_ends(reader, topics)
         records = [record for chunk in reader.read(ends) for record in chunk]
     return sorted(records, key=lambda record: (record.topic_partition, record.offset))
+
+
+def _fetch_settled_ends(reader: LogReader, topics: Sequence[str]) -> dict[TopicPartition, int]:
+    """The ends of what is committed, with the transactions that were committed before this call.
+
+    A commit returns before its markers are in every partition. A transaction that is open is not waited for longer.
+    """
+    give_up_s, written = time.monotonic() + MARKERS_S, dict[TopicPartition, int]()
+    while True:
+        ranges = _fetch_offset_ranges(reader, topics)
+        ends = {partition: offsets.high for partition, offsets in ranges.items()}
+        written = written or reader.fetch_written_ends(topics)
+        if time.monotonic() > give_up_s or all(ends.get(partition, end) >= end for partition, end in written.items()):
+            return ends
+        time.sleep(POLL_S)
 
 
 def _fetch_offset_ranges(reader: LogReader, topics: Sequence[str]) -> dict[TopicPartition, OffsetRange]:

@@ -133,7 +133,7 @@ class VerifyRound:
         for reason, count in result.unchecked_by_reason.items():
             outcome.unchecked[reason] = outcome.unchecked.get(reason, 0) + count
         differences = parse_differences(result)
-        false = differences.keys() - {error.name for error in self.standing}
+        false = differences.keys() - {name for error in self.standing for name in error.explained}
         outcome.false += len(false)
         for name in sorted(false):
             print_progress(f"False: {differences[name]}")

@@ -33,6 +33,11 @@ class InjectedError(NamedTuple):
     is_standing: Callable[[], bool]
     repair: Callable[[], None] | None = None
 
+    @property
+    def explained(self) -> set[SliceName]:
+        """What may differ because of it: a worker that finds a slice missing begins both again."""
+        return {self.name, name_history(self.name)}
+
 
 class ErrorInjector:
     """Writes errors into random slices and histories. `profiles` should use the serving generation."""

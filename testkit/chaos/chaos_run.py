@@ -21,7 +21,7 @@ from testkit.chaos.diagnosis import describe_groups, describe_processes, describ
 from testkit.chaos.fault_schedule import FaultDeck, RoundSchedule
 from testkit.chaos.fleet import Fleet
 from testkit.chaos.outcome import ChaosOutcome, ChaosPlan
-from testkit.chaos.promise_audit import PromiseAudit
+from testkit.chaos.promise_audit import Findings, PromiseAudit
 from testkit.chaos.scene import Scene
 from testkit.chaos.shop_traffic import LANES, ShopTraffic
 from testkit.environment.run_environment import RunEnvironment
@@ -140,7 +140,7 @@ class ChaosRun:
             if lagging:
                 self.outcome.not_caught_up += 1
                 return self._fail(scene, f"not caught up: {len(lagging)} sentences, {lagging[:SENTENCES_MAX]}")
-            findings = audit.find_broken()
+            findings = self._find_broken(scene, audit)
         except (Unavailable, RuntimeError) as error:
             return self._fail(scene, f"the audit broke off: {error!r}")
         self.outcome.add(findings)
@@ -152,6 +152,14 @@ class ChaosRun:
         if broken:
             self._describe(scene, "a promise is broken")
         return not broken
+
+    def _find_broken(self, scene: Scene, audit: PromiseAudit) -> Findings:
+        """What is broken; looks again if records came during the look, which Redis may include."""
+        findings = audit.find_broken()
+        while findings.mismatches and audit.collect():
+            self._catch_up(scene, audit)
+            findings = audit.find_broken()
+        return findings
 
     def _run_faults(self, scene: Scene, schedule: RoundSchedule) -> None:
         scene.traffic.pause()

@@ -87,8 +87,8 @@ class PromiseAudit:
         """Answers in excess of what was produced, by kind."""
         return {kind: count for kind, count in self._ledger.count_duplicates_by_kind().items() if count}
 
-    def collect(self) -> None:
-        """Read what was produced and published since the last call; raises `Unavailable`."""
+    def collect(self) -> int:
+        """Read what was produced and published since the last call; returns the records; raises `Unavailable`."""
         for topic in self._scene.recreated_topics:
             self._follower.forget(topic)
         self._scene.recreated_topics.clear()
@@ -98,6 +98,7 @@ class PromiseAudit:
         with open_state_audit(self._scene) as state:
             for record in records:
                 self._collect_record(topics[record.topic_partition.topic], record, state)
+        return len(records)
 
     def find_lagging(self, *, labelled_before_ms: int) -> Iterator[str]:
         """What has not caught up yet; each order before `labelled_before_ms` should have a label."""

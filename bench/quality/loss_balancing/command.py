@@ -46,7 +46,9 @@ CODE_PATHS: Final = (
     *CENSUS_CODE_PATHS,
     *SHOP_CODE_PATHS,
     "bench/quality/loss_balancing",
+    "export/ease.py",
     "export/interactions.py",
+    "export/neighbours.py",
     "transport",
 )
 

@@ -25,9 +25,10 @@ SMALL_MODEL = ModelConfig(embedding=4, hidden=8, factors=3, experts=2, expert=6,
 @pytest.mark.parametrize(
     ("content", "section"), [(EARLIER_MODEL, SMALL_MODEL), (EARLIER_TRAINING, TrainingConfig(threads=2))]
 )
-def test_json_of_an_earlier_version_is_read_and_written_alike(content: bytes, section: Section) -> None:
+def test_json_of_an_earlier_version_is_read_and_its_values_are_written_alike(content: bytes, section: Section) -> None:
     assert msgspec.json.decode(content, type=type(section), dec_hook=decode_section) == section
-    assert msgspec.json.encode(section, enc_hook=encode_section) == content
+    written = msgspec.json.decode(msgspec.json.encode(section, enc_hook=encode_section))
+    assert msgspec.json.decode(content).items() <= written.items()
 
 
 def test_values_that_json_lacks_have_their_defaults() -> None:
