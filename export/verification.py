@@ -43,7 +43,7 @@ def verify(bundle: Bundle, features: FeatureSet) -> VerificationReport:
     neighbours = load_arrays(bundle, "neighbours.npz")
     check_neighbours(neighbours)
     if TOGETHER in bundle.files:
-        no_more = {"fading": np.zeros(()), "popular": np.zeros(0, np.int32)}
+        no_more: Arrays = {"fading": np.zeros(()), "popular": np.zeros(0, np.int32)}
         check_neighbours(no_more | load_arrays(bundle, TOGETHER), TOGETHER)
     for graph in graphs:
         check_metadata(bundle, graph)

@@ -126,7 +126,7 @@ class Worker:
         self._lists.write(NOW_MS)
 
 
-class Shop:
+class AbusedShop:
     """A shop after its day, with an empty Redis before it."""
 
     def __init__(self, server: RedisServer, seed: int) -> None:
@@ -216,7 +216,7 @@ TARGET: Final = f"i{ITEMS - CATEGORIES}"  # of the category c0, and outside of t
 
 def measure(server: RedisServer, seed: int, accounts: int, clicks: int) -> CaseResult:
     """The item has one visitor in the beginning: the first account."""
-    shop = Shop(server, seed)
+    shop = AbusedShop(server, seed)
     shop.send(attack(accounts=1, clicks=1))
     before = shop.read_lists()
     shop.send(attack(accounts, clicks))

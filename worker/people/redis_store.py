@@ -27,15 +27,17 @@ TTL_MS: Final = 60 * DAY_MS  # after it a person weighs nothing
 RETENTION_MIN_MS: Final = TTL_MS - DAY_MS
 SALTS: Final = 2**64
 ENTRY: Final = np.dtype([("key", "<u2"), ("code", "<u4"), ("rank", "<f8")])
-ARGUMENTS_MAX: Final = 2_000  # of one command in a script: Lua has a stack of 8,000
+COMPACT_MAX: Final = 128  # members that Redis stores in the compact form by default, a quarter of the other one
 # KEYS: the samples of one bucket. ARGV: time to live in ms, its minimum; then the ENTRYs of all keys as one string, in
-# the order of keys. Returns the number of keys of another type, which are replaced.
+# the order of keys. Visits below all of a full sample are skipped: of a hot item those are nearly all. Returns the
+# number of keys of another type, which are replaced.
 ADD: Final = f"""
 local call, try = redis.call, redis.pcall
 local ttl, least, entries, replaced = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], 0
-local command, current
+local command, current, lowest
 
 local function write()
+  if not current or #command == 3 then return end
   local key = KEYS[current + 1]
   local added = try(unpack(command))
   if type(added) == 'table' then
@@ -48,17 +50,25 @@ local function write()
   if call('PTTL', key) < least then call('PEXPIRE', key, ttl) end
 end
 
+local function begin(number)
+  local key = KEYS[number + 1]
+  command, current, lowest = {{'ZADD', key, 'GT'}}, number, -math.huge
+  if try('ZCARD', key) == {SAMPLE_MAX} then lowest = tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) end
+end
+
 for at = 1, #entries, {ENTRY.itemsize} do
   local number, code, rank = struct.unpack('<I2I4d', entries, at)
-  if number ~= current or #command > {ARGUMENTS_MAX} then
-    local failed = current and write()
+  if number ~= current or #command >= {3 + 2 * (COMPACT_MAX - SAMPLE_MAX)} then
+    local failed = write()
     if failed then return failed end
-    command, current = {{'ZADD', KEYS[number + 1], 'GT'}}, number
+    begin(number)
   end
-  command[#command + 1] = string.format('%.17g', rank)
-  command[#command + 1] = code
+  if rank >= lowest then
+    command[#command + 1] = string.format('%.17g', rank)
+    command[#command + 1] = code
+  end
 end
-return current and write() or replaced
+return write() or replaced
 """
 # KEYS: samples of one bucket. Returns them as one text: of each the number of visits, then codes and ranks.
 READ: Final = """
@@ -150,10 +160,10 @@ def parse_samples(text: bytes, order: npt.NDArray[np.int64]) -> PeopleSamples:
         numbers = np.array(words, np.float64)
     except ValueError:
         numbers = np.array([to_number(word) for word in words], np.float64)
-    counts, is_count, at = np.zeros(items, np.int64), np.zeros(len(numbers), np.bool_), 0
+    counts, is_count, place = np.zeros(items, np.int64), np.zeros(len(numbers), np.bool_), 0
     for n in range(items):
-        counts[n], is_count[at] = numbers[at], True
-        at += 1 + 2 * int(counts[n])
+        counts[n], is_count[place] = numbers[place], True
+        place += 1 + 2 * int(counts[n])
     visits = numbers[~is_count].reshape(-1, 2)
     is_visit = np.isfinite(visits).all(1) & (visits[:, 0] >= 0) & (visits[:, 0] < 1 << CODE_BITS)
     item, visits = np.repeat(order, counts)[is_visit], visits[is_visit]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from contract.profiles.entity_updates import UpdateBatch
 from worker.people.visits import HALF_LIFE_MS, SAMPLES, collect_visits, log_hash
 
-SAMPLE_MAX: Final = 128  # visits, so many as Redis stores compactly
+SAMPLE_MAX: Final = 112  # visits; with a few more, before a sample is cut, Redis stores it in the compact form
 
 
 class PeopleSamples(NamedTuple):
@@ -27,7 +27,7 @@ class PeopleSamples(NamedTuple):
     rank: npt.NDArray[np.float64]
 
     def has_people(self) -> npt.NDArray[np.bool_]:
-        """(N) Whether anybody visited the item."""
+        """(N) Whether the item has a visit."""
         return np.bincount(self.item, minlength=self.items) > 0
 
     def weigh(self, now_ms: int, half_life_ms: int) -> npt.NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Who clicked or bought which items in a batch: each person counts once for an item, by the latest visit.
 
 A person is the user of an event, or the address of a guest: unlike the id of a device it cannot be invented. An event
-with neither counts for nobody, and neither does one that an erasure of its user covers.
+with neither does not count, nor does one that an erasure of its user covers.
 """
 
 from typing import Final, NamedTuple
@@ -64,7 +64,7 @@ def collect_visits(updates: UpdateBatch, salt: int) -> Visits:
 
 
 def find_people(updates: UpdateBatch) -> npt.NDArray[np.int64]:
-    """(N) The entity that stands for the person of each arrival, -1 for nobody."""
+    """(N) The entity that stands for the person of each arrival, -1 for none."""
     user, address = updates.find_first("user"), updates.find_first("ip")
     row = np.where(user >= 0, user, address)
     if not len(updates.entity):
@@ -76,7 +76,7 @@ def find_people(updates: UpdateBatch) -> npt.NDArray[np.int64]:
 def encode_people(people: npt.NDArray[np.uint64], items: npt.NDArray[np.uint64], salt: int) -> npt.NDArray[np.int64]:
     """The code of each person (V,) at an item: 20 bits, as many as links keep of an erased user.
 
-    Without the salt nobody can choose ids that a sample prefers. The codes of a person at two items are unrelated.
+    The salt keeps people from choosing ids that a sample prefers. The codes of a person at two items are unrelated.
     """
     mixed = people ^ (items * MULTIPLIERS[0]) ^ np.uint64(salt)
     for multiplier, shift in zip(MULTIPLIERS, (30, 27), strict=True):

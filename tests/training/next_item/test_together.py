@@ -47,14 +47,14 @@ def draw_baskets(seed: int = 0) -> list[list[int]]:
 
 
 def test_planted_pairs_are_found_and_an_item_of_most_baskets_is_with_nothing() -> None:
-    found = together(make_history(draw_baskets()))
+    others_by_item = together(make_history(draw_baskets()))
 
-    assert found["i1"][0] == "i2"
-    assert found["i2"][0] == "i1"
-    assert found["i3"][0] == "i4"
-    with_popular = [item for item, others in found.items() if "i0" in others]
+    assert others_by_item["i1"][0] == "i2"
+    assert others_by_item["i2"][0] == "i1"
+    assert others_by_item["i3"][0] == "i4"
+    with_popular = [item for item, others in others_by_item.items() if "i0" in others]
     assert len(with_popular) <= 2
-    assert sum(map(len, found.values())) < 30  # of 1,560 pairs
+    assert sum(map(len, others_by_item.values())) < 30  # of 1,560 pairs
 
 
 def test_strength_falls_along_a_row_and_is_a_share_of_both_items_baskets() -> None:

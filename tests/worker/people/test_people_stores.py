@@ -54,7 +54,8 @@ def add(store: PeopleStore, *events: Event, erasures: Erasures | None = None) ->
 def weigh(
     store: PeopleStore, *items: str, sample: int = PEOPLE, now_ms: int = NOW_MS, half_life_ms: int = DAY
 ) -> list[float]:
-    return store.read(sample, items).weigh(now_ms, half_life_ms).round(3).tolist()
+    weights: list[float] = store.read(sample, items).weigh(now_ms, half_life_ms).round(3).tolist()
+    return weights
 
 
 def click(item: str, user: str, ts_ms: int = NOW_MS) -> Click:
@@ -141,8 +142,8 @@ def test_a_sample_is_the_same_however_the_log_is_cut_ordered_and_repeated(open_s
             add(worker, *[visits[n] for n in order[begin : begin + 150 + int(rng.integers(100))]])
     # then
     items = ["i0", "i1", "i2"]
-    expected, found = reference.read(PEOPLE, items), workers[0].read(PEOPLE, items)
-    pairs = [set(zip(s.item.tolist(), s.code.tolist(), s.rank.tolist(), strict=True)) for s in (expected, found)]
+    expected, actual = reference.read(PEOPLE, items), workers[0].read(PEOPLE, items)
+    pairs = [set(zip(s.item.tolist(), s.code.tolist(), s.rank.tolist(), strict=True)) for s in (expected, actual)]
     assert len(pairs[0]) == 3 * SAMPLE_MAX
     assert pairs[0] == pairs[1]
 

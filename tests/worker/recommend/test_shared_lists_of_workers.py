@@ -23,7 +23,7 @@ BOT_CLICKS = 3_000
 SMALL_BATCHES = {"SHOPSTREAM_WORKER__BATCH_MAX": "100"}
 
 
-class Shop:
+class SharedClicks:
     """Clicks of some people, each one several times, and of one account that clicks an item again and again."""
 
     def __init__(self, environment: RunEnvironment, client: RedisClient) -> None:
@@ -55,16 +55,18 @@ class Shop:
 
 
 @pytest.fixture
-def shop(apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path) -> Iterator[Shop]:
+def shop(
+    apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> Iterator[SharedClicks]:
     redis_server.flush()
     environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
     environment.create_topics()
     client = RedisClient(url=redis_server.url, timeout_s=20)
-    yield Shop(environment, client)
+    yield SharedClicks(environment, client)
     client.close()
 
 
-def test_people_are_counted_once_by_several_workers_also_when_one_is_killed(shop: Shop) -> None:
+def test_people_are_counted_once_by_several_workers_also_when_one_is_killed(shop: SharedClicks) -> None:
     # given a worker that is killed after it has counted some people
     first = shop.start_worker("0")
     try:

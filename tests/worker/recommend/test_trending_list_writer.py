@@ -29,7 +29,7 @@ def client(redis_url: str) -> Iterator[RedisClient]:
     client.close()
 
 
-class Harness:
+class TrendingHarness:
     """A shop with two items of each category, of which item n has n + 1 people."""
 
     def __init__(self, client: RedisClient, length: int = 3) -> None:
@@ -67,7 +67,7 @@ class Harness:
 
 
 def test_lists_have_items_with_their_people_and_a_reason(client: RedisClient) -> None:
-    harness = Harness(client)
+    harness = TrendingHarness(client)
 
     harness.writer.write(NOW_MS, WHOLE)
 
@@ -85,7 +85,7 @@ def test_lists_have_items_with_their_people_and_a_reason(client: RedisClient) ->
 
 def test_each_list_has_one_writer_and_goes_over_with_the_partitions(client: RedisClient) -> None:
     # given two workers with partitions of their own
-    harness = Harness(client)
+    harness = TrendingHarness(client)
     shares = ItemShare(frozenset({0, 2}), 4), ItemShare(frozenset({1, 3}), 4)
     written = []
     for share in shares:
@@ -105,7 +105,7 @@ def test_each_list_has_one_writer_and_goes_over_with_the_partitions(client: Redi
 
 
 def test_the_list_of_a_sold_out_category_is_deleted(client: RedisClient) -> None:
-    harness = Harness(client)
+    harness = TrendingHarness(client)
     harness.writer.write(NOW_MS, WHOLE)
     for item in ("hats-0", "hats-1"):
         harness.catalogue.put(make_product(item, category="hats", stock=0))

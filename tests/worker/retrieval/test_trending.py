@@ -17,7 +17,7 @@ from worker.retrieval.popularity import Popularity
 ITEMS = ("a", "b", "c", "d")
 
 
-class Shop:
+class VisitedShop:
     """Items a and b in the category shoes, c and d in none; with the popularity of its visits."""
 
     def __init__(self) -> None:
@@ -48,15 +48,15 @@ class Shop:
 
 
 @pytest.fixture
-def shop() -> Shop:
-    return Shop()
+def shop() -> VisitedShop:
+    return VisitedShop()
 
 
 def click(item: str, user: str, ts_ms: int = NOW_MS) -> Event:
     return make_click(f"{item}{user}{ts_ms}", item, user=user, ts_ms=ts_ms)
 
 
-def test_a_bot_moves_neither_popular_nor_trending_items(shop: Shop) -> None:
+def test_a_bot_moves_neither_popular_nor_trending_items(shop: VisitedShop) -> None:
     # given three, two and one people
     shop.visit(*[click("abc"[n % 3], f"u{n}") for n in (0, 3, 6, 1, 4, 2)])
     before = shop.rank()
@@ -71,7 +71,7 @@ def test_a_bot_moves_neither_popular_nor_trending_items(shop: Shop) -> None:
     assert after.count_people(shop.catalogue.find(["c"])).round(6) == [1.0]
 
 
-def test_trending_items_are_those_of_now_and_popular_ones_those_of_days(shop: Shop) -> None:
+def test_trending_items_are_those_of_now_and_popular_ones_those_of_days(shop: VisitedShop) -> None:
     shop.visit(*[click("a", f"u{n}", NOW_MS - DAY_MS) for n in range(10)], *[click("b", f"v{n}") for n in range(4)])
 
     popularity = shop.rank()
@@ -82,7 +82,9 @@ def test_trending_items_are_those_of_now_and_popular_ones_those_of_days(shop: Sh
     assert shop.name(popularity.trending_in_category[shoes].tolist()) == ["b", "a"]
 
 
-def test_a_buyer_counts_with_the_purchase_value_among_popular_items_and_once_among_trending_ones(shop: Shop) -> None:
+def test_a_buyer_counts_with_the_purchase_value_among_popular_items_and_once_among_trending_ones(
+    shop: VisitedShop,
+) -> None:
     shop.visit(*[click("a", f"u{n}") for n in range(4)], click("b", "v"), make_order("o1", "b", user="v"))
 
     popularity = shop.rank()
@@ -92,7 +94,7 @@ def test_a_buyer_counts_with_the_purchase_value_among_popular_items_and_once_amo
 
 
 def test_the_order_of_trending_items_does_not_depend_on_when_each_was_swept(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: VisitedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given sweeps of one item, twelve hours apart
     monkeypatch.setattr("worker.retrieval.popularity.SWEEP_MIN", 1)
@@ -104,7 +106,7 @@ def test_the_order_of_trending_items_does_not_depend_on_when_each_was_swept(
     assert shop.name(popularity.trending.tolist()) == ["a", "b"]
 
 
-def test_what_nobody_visits_any_more_does_not_trend(shop: Shop) -> None:
+def test_what_nobody_visits_any_more_does_not_trend(shop: VisitedShop) -> None:
     shop.visit(click("a", "u", NOW_MS - 4 * DAY_MS), click("b", "u"))
     shop.catalogue.put(make_product("b", stock=0))
     popularity = shop.rank()
@@ -112,7 +114,7 @@ def test_what_nobody_visits_any_more_does_not_trend(shop: Shop) -> None:
     assert shop.name(popularity.top.tolist()) == ["a"]
 
 
-def test_events_of_before_people_were_counted_rank_below_those_with_people(shop: Shop) -> None:
+def test_events_of_before_people_were_counted_rank_below_those_with_people(shop: VisitedShop) -> None:
     # given a history of many events, and one visit since
     shop.visit(*[click(item, f"u{n}") for n in range(40) for item in "aab"[: 1 + n % 3]], counts_people=False)
     shop.visit(click("d", "u"))
