@@ -3,10 +3,10 @@
 Unknown fields are ignored and missing optional ones have defaults, so that producers can be upgraded first.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -269,10 +269,17 @@ def digest_content(event: Event) -> str:
 
     Absent fields do not count, so that a release with a further optional field computes the same.
     """
-    content = build_content_type(type(event))(*astuple(event)[len(IDENTITY_FIELDS) :])
-    if getattr(content, "attributes", None):
-        content.attributes = to_comparable(content.attributes)
-    return hashlib.blake2b(to_msgpack(content), digest_size=DIGEST_BYTES).hexdigest()
+    return digest_contents([event])[0]
+
+
+def digest_contents(events: Sequence[Event]) -> list[str]:
+    """`digest_content` of each of these events, which are of one type."""
+    build = build_content_type(type(events[0])) if events else None
+    contents = [build(*astuple(event)[len(IDENTITY_FIELDS) :]) for event in events] if build else []
+    for content in contents:
+        if getattr(content, "attributes", None):
+            content.attributes = to_comparable(content.attributes)
+    return [blake2b(data, digest_size=DIGEST_BYTES).hexdigest() for data in map(to_msgpack, contents)]
 
 
 @cache  # every order has a digest

@@ -28,6 +28,7 @@ CODE_LETTERS: Final = 2  # of a country's code, as events have it
 WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
 WORD: Final = re.compile(r"[^\W_]+")
 QUERY_TEXT: Final = ("query.text", "text")
+NUMBERS_OR_ABSENT: Final = frozenset((*NUMBERS, type(None)))
 VECTOR_FIELDS: Final = ("vector",)
 EVENT_FIELDS: Final = frozenset(
     field for struct in KINDS.values() for field in struct.__struct_fields__ if field != "attributes"
@@ -104,7 +105,14 @@ def encode_number(
         return [np.nan if value is None else value for value in values]
     if rest in DERIVED:
         return [DERIVED[rest](event) for event in events]
-    return [to_number(getattr(event, rest, None)) for event in events]
+    return to_numbers([getattr(event, rest, None) for event in events])
+
+
+def to_numbers(values: Sequence[object]) -> npt.NDArray[np.float64] | list[float]:
+    """`to_number` of each value; NumPy does the same where all are numbers or absent, as in most fields."""
+    if set(map(type, values)) <= NUMBERS_OR_ABSENT:
+        return np.array(values, np.float64)
+    return [to_number(value) for value in values]
 
 
 def to_number(value: object) -> float:

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contract.compilation import jit
-from contract.profiles.entity_updates import LINKED_MAX
+from contract.compilation import jit, jit_in_place
+from contract.profiles.entity_updates import LINKED_MAX, UpdateBatch
 from contract.profiles.erasures import ErasedIds
 from contract.profiles.link_masks import IDENT_BITS, MASKED, mask_ident
 from contract.profiles.record import (
@@ -58,7 +58,6 @@ class FoldState(NamedTuple):
     order: npt.NDArray[np.int64]  # (S)
     start: npt.NDArray[np.int64]  # (E+1)
     erased: ErasedIds  # erased users, left out of all lists of links
-    until_s: npt.NDArray[np.int64]  # (E) the last erased second of each user, -1 for other entities
 
 
 class Scratch(NamedTuple):
@@ -83,7 +82,7 @@ def make_scratch(state: FoldState) -> Scratch:
     )
 
 
-@jit
+@jit_in_place
 def reset_slice(record, offset):  # type: ignore[no-untyped-def]
     """Clear a record, keeping only the offset in the log."""
     record.layout, record.offset = LAYOUT, offset
@@ -104,7 +103,7 @@ def reset_slice(record, offset):  # type: ignore[no-untyped-def]
         cells.sum[:] = 0
 
 
-@jit
+@jit_in_place
 def count_event(record, ts_ms, amount):  # type: ignore[no-untyped-def]
     """Add one event and its amount to the totals and to the cells of its time."""
     if record.count == 0 or ts_ms < record.first_ms:
@@ -128,7 +127,7 @@ def count_event(record, ts_ms, amount):  # type: ignore[no-untyped-def]
             cells.sum[cell] += amount
 
 
-@jit
+@jit_in_place
 def add_link(links, ident, seen_s, until_s):  # type: ignore[no-untyped-def]
     """Add a link: the most recent distinct ids stay, ties broken by id; free slots (0, 0) are replaced first.
 
@@ -148,7 +147,7 @@ def add_link(links, ident, seen_s, until_s):  # type: ignore[no-untyped-def]
         links.id[oldest], links.seen_s[oldest] = (masked if seen_s <= until_s else ident), seen_s
 
 
-@jit
+@jit_in_place
 def fold_update(record, event_columns, amount):  # type: ignore[no-untyped-def]
     """Fold one event into one slice; returns whether it counted. Offsets up to the slice's own are folded already."""
     if event_columns[OFFSET] <= record.offset:
@@ -174,7 +173,7 @@ def fold_update(record, event_columns, amount):  # type: ignore[no-untyped-def]
     return True
 
 
-@jit
+@jit_in_place
 def add_links(record, link_slots, entity, kind, ident, seen_s, until_s):  # type: ignore[no-untyped-def]
     """Link a slice with the event's entities of the kinds that it is linked with; of many items, with the last ones."""
     items = 0
@@ -185,7 +184,7 @@ def add_links(record, link_slots, entity, kind, ident, seen_s, until_s):  # type
             add_link(record.links[link_slots[other_kind]], ident[entity[u]], seen_s, until_s[entity[u]])
 
 
-@jit
+@jit_in_place
 def add_windows(record, cell, left, out):  # type: ignore[no-untyped-def]
     """Add a slice's sliding windows, interpolated: `left` is the share of each previous cell that is still inside."""
     for w in range(WINDOWS_COUNT):
@@ -202,7 +201,7 @@ def add_windows(record, cell, left, out):  # type: ignore[no-untyped-def]
             out[STATS_PER_WINDOW * w + WINDOW_SUM] += cells.sum[1]
 
 
-@jit
+@jit_in_place
 def add_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
     """Add a slice's count, age and gap: over several slices the greatest age and the least gap."""
     age_s = (now_ms - record.first_ms) / 1000.0
@@ -212,7 +211,7 @@ def add_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
     out[GAP_S] = gap_s if np.isnan(out[GAP_S]) else min(out[GAP_S], gap_s)
 
 
-@jit
+@jit_in_place
 def gather_links(slices, own_slices, slot, scratch):  # type: ignore[no-untyped-def]
     """Write the distinct ids of `own_slices` and when each was seen last to `scratch`; returns their number."""
     ids, last_seen_s, table = scratch.ids, scratch.seen, scratch.table
@@ -240,7 +239,7 @@ def gather_links(slices, own_slices, slot, scratch):  # type: ignore[no-untyped-
     return distinct
 
 
-@jit
+@jit_in_place
 def is_erased(erased, ident, seen_s):  # type: ignore[no-untyped-def]
     """Whether an id is that of an erased user who was not seen after the erasure, masked or not yet."""
     if ident >= MASKED:
@@ -249,7 +248,7 @@ def is_erased(erased, ident, seen_s):  # type: ignore[no-untyped-def]
     return position < len(erased.idents) and erased.idents[position] == ident and seen_s <= erased.until_s[position]
 
 
-@jit
+@jit_in_place
 def select_latest(ids, last_seen_s, erased, recent):  # type: ignore[no-untyped-def]
     """Fill `recent` (RING) with the ids that were seen last, newest first, ties by the greater id."""
     filled = 0
@@ -271,7 +270,7 @@ def select_latest(ids, last_seen_s, erased, recent):  # type: ignore[no-untyped-
         recent[j] = ids[recent[j]]
 
 
-@jit
+@jit_in_place
 def count_links(slices, own_slices, now_s, erased, scratch, out, recent):  # type: ignore[no-untyped-def]
     """Count the distinct ids of each ring, within a day and in all; `recent` gets the latest first links."""
     for slot in range(2):
@@ -283,7 +282,7 @@ def count_links(slices, own_slices, now_s, erased, scratch, out, recent):  # typ
             select_latest(scratch.ids[:distinct], scratch.seen[:distinct], erased, recent)
 
 
-@jit
+@jit_in_place
 def set_time(scratch, now_ms):  # type: ignore[no-untyped-def]
     """Set the point in time of `scratch`: where `now_ms` lies in the cells of each window."""
     for w in range(WINDOWS_COUNT):
@@ -291,7 +290,7 @@ def set_time(scratch, now_ms):  # type: ignore[no-untyped-def]
         scratch.left[w] = 1.0 - (now_ms % WIDTHS_MS[w]) / WIDTHS_MS[w]
 
 
-@jit
+@jit_in_place
 def read_entity(state, e, now_ms, scratch, out, recent):  # type: ignore[no-untyped-def]
     """The aggregates of entity `e` at the time of `scratch`: `out` (COLUMNS), `recent` (RING), zeroed by the caller."""
     for f in range(len(FAMILIES)):
@@ -310,15 +309,12 @@ def read_entity(state, e, now_ms, scratch, out, recent):  # type: ignore[no-unty
     count_links(state.slices, own_slices, now_ms // 1000, state.erased, scratch, out[LINKS_START:], recent)
 
 
-@jit
-def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash, link_slots):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `UpdateBatch`
-    """Fold N arrivals in order. Returns each update's aggregates before its arrival: (T, COLUMNS) and (T, RING).
-
-    Also what it did with each update (T): 0: it does not count, 1: it counts, 2: its slice begins with it.
-    """
-    before = np.zeros((len(entity), COLUMNS), np.float64)
-    recent = np.zeros((len(entity), RING_SIZE), np.uint64)
-    counted = np.zeros(len(entity), np.uint8)
+@jit_in_place
+def fold_arrivals(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `UpdateBatch`
+    state, scratch, out, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash, until_s, link_slots
+):
+    """Fold N arrivals in order. `out`: what `fold_batch` returns, zeroed."""
+    before, recent, counted = out
     for i in range(len(event_columns)):
         a, b = start[i], start[i + 1]
         set_time(scratch, event_columns[i, TS])
@@ -330,19 +326,39 @@ def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, even
                 linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + LINKED_MAX)]
                 own_slots = link_slots[event_columns[i, FAMILY], kind[entity[t]]]
                 seen_s = event_columns[i, TS] // 1000
-                add_links(state.slices[own_slice[t]], own_slots, linked, kind, id_hash, seen_s, state.until_s)
-    return before, recent, counted
+                add_links(state.slices[own_slice[t]], own_slots, linked, kind, id_hash, seen_s, until_s)
 
 
-@jit
-def read_entities(state, scratch, entities, now_ms):  # type: ignore[no-untyped-def]
-    """The aggregates of M entities, each at its own `now_ms`: (M, COLUMNS) and (M, RING)."""
-    out = np.zeros((len(entities), COLUMNS), np.float64)
-    recent = np.zeros((len(entities), RING_SIZE), np.uint64)
+def fold_batch(
+    state: FoldState, updates: UpdateBatch, own_slice: npt.NDArray[np.int64], is_folded: npt.NDArray[np.bool_]
+) -> tuple[Aggregates, npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
+    """Fold a batch. Returns each update's aggregates before its arrival: (T, COLUMNS) and (T, RING).
+
+    Also what it did with each update (T): 0: it does not count, 1: it counts, 2: its slice begins with it.
+    """
+    t, count = updates, len(updates.entity)
+    out = np.zeros((count, COLUMNS)), np.zeros((count, RING_SIZE), np.uint64), np.zeros(count, np.uint8)
+    columns = t.amount, t.event_columns, t.kind, t.id_hash, t.erased_until_s, t.kinds.link_slots
+    fold_arrivals(state, make_scratch(state), out, t.start, t.entity, own_slice, is_folded, *columns)
+    return out
+
+
+@jit_in_place
+def read_each(state, scratch, out, entities, now_ms):  # type: ignore[no-untyped-def]
+    """`out`: what `read_entities` returns, zeroed."""
+    before, recent = out
     for m in range(len(entities)):
         set_time(scratch, now_ms[m])
-        read_entity(state, entities[m], now_ms[m], scratch, out[m], recent[m])
-    return out, recent
+        read_entity(state, entities[m], now_ms[m], scratch, before[m], recent[m])
+
+
+def read_entities(
+    state: FoldState, entities: npt.NDArray[np.int64], now_ms: npt.NDArray[np.int64]
+) -> tuple[Aggregates, npt.NDArray[np.uint64]]:
+    """The aggregates of M entities, each at its own `now_ms`: (M, COLUMNS) and (M, RING)."""
+    out = np.zeros((len(entities), COLUMNS)), np.zeros((len(entities), RING_SIZE), np.uint64)
+    read_each(state, make_scratch(state), out, entities, now_ms)
+    return out
 
 
 @jit

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.compilation import jit
+from contract.compilation import jit_in_place
 from contract.profiles.erasures import ErasedIds
 
 # Ids of links are hashes of 63 bits; the highest bit marks a masked one.
@@ -18,7 +18,7 @@ IDENT_BITS: Final = np.uint64((1 << 63) - 1)
 MASK_KEEPS: Final = np.uint64((1 << 63) - (1 << 43))
 
 
-@jit
+@jit_in_place
 def mask_ident(ident):  # type: ignore[no-untyped-def]
     """The masked id; the first bits also keep its rank among ids that were seen in the same second."""
     return (ident & MASK_KEEPS) | MASKED

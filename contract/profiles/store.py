@@ -13,7 +13,7 @@ import numpy.typing as npt
 from contract.errors import BadProfile, StaleState
 from contract.hashing import bucket_of
 from contract.profiles.entity_updates import UpdateBatch, family_code
-from contract.profiles.fold import Aggregates, FoldState, assign_slices, fold_batch, make_scratch, read_entities
+from contract.profiles.fold import Aggregates, FoldState, assign_slices, fold_batch, read_entities
 from contract.profiles.histories import HistoryWrite, LoadedHistories, collect_histories, load_histories
 from contract.profiles.record import FAMILIES, RECORD
 from contract.profiles.slices import Slices, SliceWrites, to_columns
@@ -105,8 +105,7 @@ class FoldedBatch:
     def read_at(self, entities: Sequence[str], now_ms: Sequence[int]) -> tuple[Aggregates, npt.NDArray[np.uint64]]:
         """Aggregates and recent ids of some of the batch's entities after it, each at its own time."""
         numbers = np.array([self.updates.index[entity] for entity in entities], np.int64)
-        out, recent = read_entities(self.state, make_scratch(self.state), numbers, np.array(now_ms, np.int64))
-        return out, recent
+        return read_entities(self.state, numbers, np.array(now_ms, np.int64))
 
     def slice_writes(self) -> SliceWrites:
         """The slices that the batch changed, and what it adds to histories."""
@@ -139,21 +138,9 @@ def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.
         len(t.entities), len(sources), loaded.entity, loaded_source, t.start, t.entity, arrival_source
     )
     slices = loaded.to_array(len(order) - len(loaded_source))
-    state = FoldState(slices, find_families(sources, source), order, start, t.erased_ids, t.erased_until_s)
+    state = FoldState(slices, find_families(sources, source), order, start, t.erased_ids)
     is_folded = t.is_folded if mask is None else t.is_folded & mask
-    aggregates, recent, counted = fold_batch(
-        state,
-        make_scratch(state),
-        t.start,
-        t.entity,
-        own_slice,
-        is_folded,
-        t.amount,
-        t.event_columns,
-        t.kind,
-        t.id_hash,
-        t.kinds.link_slots,
-    )
+    aggregates, recent, counted = fold_batch(state, t, own_slice, is_folded)
     return FoldedBatch(t, state, sources, entity, source, own_slice, is_folded, aggregates, recent, counted)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from contract.events.model import Order, digest_content
+from contract.events.model import Order, digest_contents
 from contract.features.encoder import list_entities
 from contract.features.packing import split_rows
 from contract.graphs import DECIDE
@@ -55,9 +55,10 @@ class OrderHandler:
             to_logged_scores(to_rows(shadow_scores, len(rows))),
             split_rows(blocks),
             list_entities(memory, rows),
+            digest_contents([batch.arrivals[row].event for row in rows]),
         )
         answers = []
-        for row, outcome, probability, row_scores, row_shadow, groups, entities in zip(*columns, strict=True):
+        for row, outcome, probability, row_scores, row_shadow, groups, entities, digest in zip(*columns, strict=True):
             arrival = batch.arrivals[row]
             scored = builder.build(
                 "order",
@@ -68,7 +69,7 @@ class OrderHandler:
                 entities=entities,
             )
             decision = self._build_decision(arrival, outcome, probability)
-            answers.append(Answer(DECISION, scored, decision, digest_content(arrival.event)))
+            answers.append(Answer(DECISION, scored, decision, digest))
         self._count(scores, len(rows))
         return answers
 
