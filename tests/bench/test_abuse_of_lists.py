@@ -3,7 +3,7 @@
 import pytest
 
 from bench.quality import abuse_of_lists
-from bench.quality.abuse_of_lists import AbuseFigures, CaseResult, measure
+from bench.quality.abuse_of_lists import AbuseFigures, CaseResult, Ranks, measure
 from devservers.redis_server import RedisServer
 
 
@@ -25,7 +25,7 @@ def test_one_account_moves_nothing_and_accounts_count_once_each(redis_server: Re
 
 
 def test_a_missed_aim_is_named() -> None:
-    ranks = dict.fromkeys(abuse_of_lists.KEYS, 1)
+    ranks: Ranks = dict.fromkeys(abuse_of_lists.KEYS, 1)
     fine = CaseResult(before=ranks, after=ranks, people=100.0, moved=0)
     moving = CaseResult(before=ranks, after=ranks, people=1.0, moved=3)
     assert list(AbuseFigures(one_account=fine, hundred_accounts=fine, hundred_people=fine).missed_aims) == []

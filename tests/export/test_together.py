@@ -53,11 +53,11 @@ def test_a_bundle_without_baskets_has_none(tmp_path: Path) -> None:
     ],
 )
 def test_verify_refuses_a_broken_table(bundle: Bundle, changes: Mapping[str, Any], message: str) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         "items": np.array([b"i1", b"i2"]),
         "neighbours": np.array([[1], [0]], np.int32),
         "weights": np.ones((2, 1), np.float32),
-    } | changes
+    } | dict(changes)
     content = to_npz({name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(BadBundle, match=message):
         verify(replace(bundle, files={**bundle.files, "together.npz": content}), FEATURES)
