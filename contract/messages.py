@@ -34,7 +34,8 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
 class RecommendedItem(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One item of a list. `score` orders the list; `why` names the source of the candidate.
 
-    `propensity`: the probability with which a fresh item was put on the list; 1 for all others.
+    `propensity`: the probability with which a fresh item was put on the list; 1 for all others. `rule`: the names of
+    the list rules that put it where it is, separated by `, `; left out where none did.
     """
 
     item_id: str
@@ -42,12 +43,14 @@ class RecommendedItem(Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     probability: dict[str, float]
     why: str
     propensity: float = 1.0
+    rule: str = ""
 
 
 class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
     """A user's list as cached at `rec:{user_id}`, best item first. `source_ms`: the event time that it reflects.
 
-    `experiments`: the arm of the user by experiment, left out without any.
+    `experiments`: the arm of the user by experiment, left out without any. `rule`: of an empty list, the names of the
+    rules that leave no item; left out otherwise.
     """
 
     user_id: str
@@ -58,6 +61,7 @@ class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
     source_ms: int
     degraded: bool = False
     experiments: dict[str, str] | UnsetType = UNSET
+    rule: str | UnsetType = UNSET
 
 
 class ListedItem(Struct, frozen=True, gc=False, kw_only=True):
@@ -108,7 +112,8 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     recommendation list `event_id` is its recommendation_id. `scores` by task, one for each row scored. `ts_ms` is the
     event's time; `entities` (`kind:id`) are those that the event updated. `shadow`: the scores of the shadow model
     `shadow_version` for the same rows, by task; they are logged and not acted on. `is_conflict`: another event has this
-    id, so no label belongs to the row. `experiments`: of a list, the arm of the user by experiment.
+    id, so no label belongs to the row. `experiments`: of a list, the arm of the user by experiment. `rules`: of a list
+    on which list rules acted, their names by item, empty for none; `pinned`: the places (from 0) whose items they pin.
     """
 
     event_id: str
@@ -130,6 +135,8 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     shadow: dict[str, tuple[float, ...]] = {}
     is_conflict: bool = False
     experiments: dict[str, str] | UnsetType = UNSET
+    rules: tuple[str, ...] | UnsetType = UNSET
+    pinned: tuple[int, ...] | UnsetType = UNSET
 
 
 class ScoredRowBuilder(NamedTuple):

@@ -8,6 +8,7 @@ from contract.profiles.record import RING_SIZE
 from contract.profiles.warmup import load_folds
 from contract.retrieval.features import HISTORY_MAX, build_features
 from contract.retrieval.item_table import ItemTable, Neighbours
+from contract.settings.list_rules import ListRule
 from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.redis.resp import ReplyReader
@@ -18,6 +19,8 @@ from worker.retrieval.histories import from_recent
 from worker.retrieval.kernels import find_strongest
 from worker.retrieval.nearest import find_nearest
 from worker.retrieval.popularity import Popularity
+from worker.rules.hiding import Hidden
+from worker.rules.kind_rules import KindRules
 
 REPLY = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
 
@@ -40,6 +43,8 @@ def warm_up_candidates() -> None:
     neighbours, popularity = ItemNeighbours(catalogue), Popularity(catalogue, lists.purchase_value)
     neighbours.co_visits.record(np.array([0]), np.array([1]), 1)
     popularity.rank()
+    rules = KindRules([ListRule(name="cap", action="cap", max=1, per="brand")], catalogue, FeatureSet(()))
+    rules.arrange(np.zeros(1, np.int64), np.zeros(1, np.float32), 1)
     candidates = CandidateGenerator(
         catalogue=catalogue,
         neighbours=neighbours,
@@ -49,7 +54,8 @@ def warm_up_candidates() -> None:
     )
     now_ms = np.zeros(1, np.int64)
     warm_up_retrieval()
-    candidates.generate(from_recent(np.zeros((1, RING_SIZE), np.uint64), now_ms), [np.zeros(0, np.int64)], [0], now_ms)
+    hidden = Hidden.of_items([np.zeros(0, np.int64)])
+    candidates.generate(from_recent(np.zeros((1, RING_SIZE), np.uint64), now_ms), hidden, [0], now_ms)
 
 
 def warm_up_retrieval() -> None:

@@ -16,7 +16,8 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Self, Union, get_args, get_origin
 
 from msgspec import Struct
 from pydantic import ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
@@ -80,9 +81,9 @@ class Settings(BaseSettings):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     lists: ListSettings = ListSettings()
-    placements: PlacementSettings = PlacementSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     log: LogSettings = LogSettings()
+    placements: PlacementSettings = PlacementSettings()
     experiments: dict[str, ExperimentSettings] = {}
     entities: dict[str, EntitySettings] = {}
     rules: tuple[Rule, ...] = ()
@@ -177,8 +178,11 @@ def resolve_paths(settings: Settings, folder: Path) -> Settings:
     feedback = settings.feedback
     if feedback.store:
         feedback = feedback.model_copy(update={"store": str(folder / feedback.store)})
+    lists = settings.lists
+    if lists.rules:
+        lists = lists.model_copy(update={"rules": str(folder / lists.rules)})
     paths = {"bundles": folder / settings.bundles, "features": folder / settings.features}
-    return settings.model_copy(update={**paths, "feedback": feedback})
+    return settings.model_copy(update={**paths, "feedback": feedback, "lists": lists})
 
 
 def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
@@ -234,8 +238,15 @@ def list_accepted_names(root: Any, location: tuple[int | str, ...]) -> Iterator[
         if get_origin(root) is dict:
             root = get_args(root)[1]
         else:
-            root = get_args(root)[0] if isinstance(step, int) else root.model_fields[step].annotation
+            root = get_args(root)[0] if isinstance(step, int) else strip_optional(root.model_fields[step].annotation)
     yield from root.__struct_fields__ if issubclass(root, Struct) else root.model_fields
+
+
+def strip_optional(annotation: Any) -> Any:
+    """The type of a field without `None` and without its constraints."""
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def find_unknown_features(rules: Sequence[Rule], features: FeatureSet) -> Iterator[str]:

@@ -41,6 +41,7 @@ from tests.docs.pages import KEYS, Row, strip_code_marks
 from tests.worker.answers import make_answer
 from tests.worker.events import make_order
 from transport.records import TopicPartition
+from worker.doctor.rule_reports import RuleReport, RuleReporter
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.people.redis_store import RedisPeopleStore
 from worker.records.answers import DECISION, LIST, RANKING, Answer
@@ -145,6 +146,8 @@ def write_caches(caches: AnswerCache) -> None:
     keys = ("trending", "trending:kitchen", "similar:mug-red", "together:mug-red")
     caches.write_shop_lists({key: ShopList(items=listed, computed_ms=0, model_version="v") for key in keys})
     caches.write_placements({"home": PlacementKeys(length=1, keys=("trending",))})
+    report = RuleReport(rules=1, digest="aa", refused="", unknown=(), suspended=())
+    RuleReporter(caches.client, RedisSettings().prefix, "0").write(report, now_ms=0)
 
 
 def test_every_written_key_is_documented_with_type_and_expiry(server: redis.Redis) -> None:

@@ -54,6 +54,8 @@ def make_product(
     available: bool = True,
     stock: int | None = None,
     category: str | None = None,
+    brand: str | None = None,
+    seller: str | None = None,
     ts_ms: int = NOW_MS,
 ) -> Product:
     return Product(
@@ -66,6 +68,8 @@ def make_product(
         available=available,
         stock=stock,
         category=category,
+        brand=brand,
+        seller_id=seller,
     )
 
 

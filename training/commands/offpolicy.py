@@ -144,6 +144,7 @@ def read_reordered_lists(
         "version": version,
         "lists": len(shown),
         "lists_not_shown": len(store.lists) - len(store.rewards),
+        "lists_with_rules": store.reordered,
         "unreadable": store.unreadable,
     }
 
@@ -168,7 +169,8 @@ def check_lists(store: ServedListStore, shown: list[ShownList], features: Featur
     if not shown:
         raise BadData(
             f"Lists with the features {features.digest} should have been served and shown. "
-            f"Found none in {len(store.lists)} lists, of which {len(store.rewards)} were shown."
+            f"Found none in {len(store.lists)} lists, of which {len(store.rewards)} were shown; "
+            f"{store.reordered} more are left out, since list rules reordered them."
         )
     if store.sampled:
         raise BadData(

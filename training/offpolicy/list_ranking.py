@@ -1,8 +1,8 @@
 """The lists that were served, put into the order of another bundle: what it would have shown in their place.
 
 Of a list only the order is new: candidates and the draw of fresh items stay as they were, so the draw's propensities
-cancel out, and fresh items keep the last places, as the worker puts them. What the bundle would show is known; what it
-would earn is known for the items that were shown. Two assumptions are offered:
+cancel out, and fresh items keep the last places, as the worker puts them; pinned items keep theirs. What the bundle
+would show is known; what it would earn is known for the items that were shown. Two assumptions are offered:
 
 - without `examination` a reward may depend on the place in any way: only items that keep their place are known
 - `examination`: P(reward) is that of the item times the probability that its place is looked at (the position-based
@@ -65,9 +65,18 @@ def value_items(scores: Scores, purchase_value: float) -> Floats:
 
 
 def rank_items(shown: ShownList, values: Floats) -> Integers:
-    """The places of the list's items, best first; items that were drawn, with a propensity below 1, come last."""
+    """The places of the list's items, best first; items that were drawn, with a propensity below 1, come last.
+
+    An item that a rule pins has its place, whatever its value.
+    """
     drawn = np.array([propensity < 1 for propensity in shown.row.propensities] or [False] * len(values))
-    return np.lexsort((np.arange(len(values)), -values, drawn)).astype(np.int64)
+    order = np.lexsort((np.arange(len(values)), -values, drawn)).astype(np.int64)
+    pinned = np.array(shown.row.pinned, np.int64)
+    if len(pinned):
+        free = np.setdiff1d(np.arange(len(values)), pinned)
+        ordered = order[~np.isin(order, pinned)]
+        order[pinned], order[free] = pinned, ordered
+    return order
 
 
 class ListRows(NamedTuple):

@@ -24,6 +24,13 @@ class ServedList(Struct, frozen=True, gc=False, kw_only=True):
     scores: dict[str, tuple[float, ...]] = {}
     propensities: tuple[float, ...] = ()
     is_conflict: bool = False
+    rules: tuple[str, ...] = ()
+    pinned: tuple[int, ...] = ()
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether list rules other than pins put items where they are: no new order of scores alone shows these."""
+        return any(name and place not in self.pinned for place, name in enumerate(self.rules))
 
 
 class ListReward(Struct, frozen=True, gc=False, kw_only=True):
@@ -47,14 +54,15 @@ DECODE_REWARD: Final = msgspec.msgpack.Decoder(ListReward).decode
 class ServedListStore:
     """Lists by id, each once, and by list the newest example of each item.
 
-    At most the `limit` latest lists. `unreadable` records are counted and skipped; `sampled`: examples of which only a
-    share was kept.
+    At most the `limit` latest lists. `unreadable` records are counted and skipped, and so are lists that rules
+    `reordered`; `sampled`: examples of which only a share was kept.
     """
 
     limit: int
     lists: dict[str, ServedList] = field(default_factory=dict)
     rewards: dict[str, dict[str, ListReward]] = field(default_factory=dict)
     unreadable: int = 0
+    reordered: int = 0
     sampled: int = 0
 
     def add_list(self, value: bytes) -> None:
@@ -63,7 +71,9 @@ class ServedListStore:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self.unreadable += 1
             return
-        if row.kind == LIST_KIND and not row.is_conflict:
+        if row.kind == LIST_KIND and row.is_reordered:
+            self.reordered += 1
+        elif row.kind == LIST_KIND and not row.is_conflict:
             self.lists.setdefault(row.event_id, row)
             if len(self.lists) > self.limit:
                 del self.lists[next(iter(self.lists))]

@@ -7,7 +7,7 @@ memory on the first write, so the catalogue grows without copies. `worker.catalo
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -39,14 +39,19 @@ class Catalogue:
         self._not_reloaded: npt.NDArray[np.bool_] | None = None  # (N) items that a recreated topic has not had so far
         self.categories = Vocabulary()
         self.sellers = Vocabulary()
+        self.brands = Vocabulary()
         self.category = np.zeros(items_max, np.int32)
         self.seller = np.zeros(items_max, np.int32)
+        self.brand = np.zeros(items_max, np.int32)
         self.price = np.zeros(items_max, np.float32)
+        self.stock = np.zeros(items_max, np.float64)  # NaN: not stated
         self.in_stock = np.zeros(items_max, np.bool_)  # available, and not sold out
         self.is_listed = np.zeros(items_max, np.bool_)  # until a tombstone, sold out or not
         self.first_seen_ms = np.zeros(items_max, np.int64)
         # Items with a tombstone that this process does not know, but a former one may have.
         self.removed = deque[str](maxlen=REMOVED_MAX)
+        self._is_changed = np.zeros(items_max, np.bool_)  # items that were put since `take_changed`
+        self._has_changed = False
         self._block = allocate_block(encoder, items_max)
         self._embeddings = ItemEmbeddings(items_max)
 
@@ -60,10 +65,13 @@ class Catalogue:
             return
         self.category[n] = self.categories.encode(product.category)
         self.seller[n] = self.sellers.encode(product.seller_id)
+        self.brand[n] = self.brands.encode(product.brand)
         self.price[n] = product.price
+        self.stock[n] = np.nan if product.stock is None else product.stock
         self.in_stock[n] = product.available and product.stock != 0
         self.is_listed[n] = True
         self._pending[n] = product
+        self._is_changed[n] = self._has_changed = True
         if self._not_reloaded is not None and n < len(self._not_reloaded):
             self._not_reloaded[n] = False
 
@@ -91,6 +99,18 @@ class Catalogue:
         self.in_stock[lacking] = self.is_listed[lacking] = False
         self._not_reloaded = None
         return len(lacking)
+
+    def take_changed(self) -> ItemNumbers:
+        """The items that are new or changed since the last call. O(items) if there are any."""
+        if not self._has_changed:
+            return np.zeros(0, np.int64)
+        changed = np.flatnonzero(self._is_changed[: len(self)])
+        self._is_changed[changed] = self._has_changed = False
+        return changed
+
+    def mark_changed(self) -> None:
+        """Let `take_changed` return all items."""
+        self._is_changed[: len(self)], self._has_changed = True, len(self) > 0
 
     def encode_pending(self) -> None:
         """Encode the products that arrived since the last call; only their rows are kept."""
@@ -142,6 +162,19 @@ class Catalogue:
         """The item block of known items."""
         self.encode_pending()
         return self._block.take(numbers)
+
+    def read_feature(self, name: str, rows: ItemNumbers) -> npt.NDArray[Any]:
+        """The values (N,) of a declared number or category of known items: a number, or the id of the category."""
+        self.encode_pending()
+        features = self._encoder.features
+        numbers = [feature.name for feature in features.numbers("item")]
+        values: npt.NDArray[Any]
+        if name in numbers:
+            values = self._block.numbers[rows, numbers.index(name)]
+        else:
+            (start,) = (span.start for span in features.spans("item") if span.feature.name == name)
+            values = self._block.ids[rows, start]
+        return values
 
     def item_embeddings(
         self, items: Sequence[str], numbers: ItemNumbers | None = None, model: Model | None = None
@@ -195,6 +228,10 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def find(self, words: Sequence[str]) -> list[int]:
+        """The code of each word, -1 for one that has none."""
+        return [self._codes.get(word, -1) for word in words]
 
     def encode(self, word: str | None) -> int:
         word = word or ""

@@ -15,6 +15,7 @@ from worker.doctor.bundle_checks import check_bundle
 from worker.doctor.finding import Finding, Severity, approve, sort_findings
 from worker.doctor.kafka_examination import KafkaExamination
 from worker.doctor.redis_checks import check_redis, check_rights
+from worker.doctor.rule_reports import check_reports, check_rule_file
 from worker.doctor.topic_checks import TopicChecks
 from worker.kafka.admin import KafkaAdmin
 from worker.redis.cluster import connect, connect_cache
@@ -33,8 +34,10 @@ def examine_all(settings: Settings, features: FeatureSet, lanes: Mapping[str, Se
     if not is_kafka_away(findings, settings):
         findings += KafkaExamination(settings, lanes).run()
     findings += _examine_redis(settings)
+    findings += _examine_reports(settings)
     findings += check_registry(settings.registry)
     findings += check_bundle(settings, features)
+    findings += check_rule_file(settings, features)
     findings.append(approve("features", f"{len(features.features)} features are declared in {settings.features}."))
     return sort_findings(findings)
 
@@ -125,3 +128,12 @@ def _examine_redis(settings: Settings) -> list[Finding]:
     except ShopstreamError as error:
         findings.append(Finding(Severity.ERROR, "redis", str(error)))
     return findings
+
+
+def _examine_reports(settings: Settings) -> list[Finding]:
+    """What workers say of their list rules; nothing where Redis gives no answer, which `_examine_redis` tells."""
+    try:
+        with closing(connect(settings.redis)) as client, closing(connect_cache(settings.redis, client)) as cache:
+            return list(check_reports(settings, cache))
+    except ShopstreamError:
+        return []

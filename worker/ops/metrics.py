@@ -126,6 +126,11 @@ ERASURES_WAITING: Final = gauge(
 )
 ERASURES_CONFIRMED: Final = counter("erasures_confirmed_total", "Confirmed erasures; repeated ones count again.")
 CATALOGUE_ITEMS: Final = gauge("catalogue_items", "Items in the catalogue.")
+LIST_RULES: Final = gauge("list_rules", "List rules of the file that were read last.")
+LIST_RULES_REFUSED: Final = gauge("list_rules_refused", "1 while the file of list rules is refused.")
+LIST_RULES_UNKNOWN: Final = gauge("list_rules_unknown", "Names in list rules that the catalogue does not have.")
+LIST_RULE_ITEMS: Final = counter("list_rule_items_total", "Items that a list rule put where they are.", "rule")
+LISTS_ALL_EXCLUDED: Final = counter("lists_all_excluded_total", "Lists for which rules leave no item.", "answer")
 LIST_AGE_SECONDS: Final = histogram(
     "list_age_seconds",
     "From the time of a user's event until the list that reflects it is in Redis.",

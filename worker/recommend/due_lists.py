@@ -1,13 +1,10 @@
 """Which lists by category are due: those that changed, and each one once in a cycle, because Redis may have lost it."""
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
 from worker.catalogue.item_index import ItemNumbers
-
-REWRITE_CYCLE: Final = 60  # calls, one a second, in which every list is written once, changed or not
+from worker.recommend.popular_list_writer import REWRITE_CYCLE
 
 
 class DueLists:

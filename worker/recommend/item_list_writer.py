@@ -20,6 +20,7 @@ from worker.model.onnx_model import Model
 from worker.ops import metrics
 from worker.recommend.item_share import ItemShare
 from worker.retrieval.item_lists import ItemLists, ItemRanking
+from worker.rules.kind_rules import KindRules
 from worker.state.answer_cache import AnswerCache
 
 SIMILAR, TOGETHER = "similar", "together"  # of their keys
@@ -46,7 +47,7 @@ class ItemListWriter:
         self._lists: ItemLists | None = None
         self._is_due = np.zeros(0, np.bool_)
         self._is_urgent = np.zeros(0, np.bool_)
-        self._in_stock = np.zeros(0, np.bool_)  # as of the last call
+        self._is_shown = np.zeros(0, np.bool_)  # in stock and left by rules, as of the last call
         self._is_listed = np.zeros(0, np.bool_)
         self._hash = np.zeros(0, np.uint64)
         self._is_own = np.zeros(0, np.bool_)
@@ -60,15 +61,15 @@ class ItemListWriter:
             self._lists = ItemLists(model, self._catalogue, self._length)
             self._is_due[:] = True
 
-    def write(self, now_ms: int, share: ItemShare) -> None:
+    def write(self, now_ms: int, share: ItemShare, rules: KindRules | None = None) -> None:
         """Write lists of this share that are due, within the budget; after `Unavailable` they are due again."""
         self._delete_removed()
         if not self._lists or not self._budget_ms:
             return
         until_s = self._clock_s() + self._budget_ms / 1000
-        self._follow_catalogue(share)
+        self._follow_catalogue(share, rules)
         self._check_stock()
-        self._lists.refresh()
+        self._lists.refresh(self._is_shown)
         for chunk in self._iterate_due():
             self._write_chunk(chunk, now_ms, self._lists)
             if self._clock_s() >= until_s:
@@ -82,27 +83,29 @@ class ItemListWriter:
             self._answer_cache.write_shop_lists(dict.fromkeys(keys))
             self._catalogue.removed.clear()
 
-    def _follow_catalogue(self, share: ItemShare) -> None:
+    def _follow_catalogue(self, share: ItemShare, rules: KindRules | None) -> None:
         """Make the lists of new and changed items due, and those that a change of the share gives to this worker."""
         before, count = len(self._is_due), len(self._catalogue)
         if count > before:
             new = np.arange(before, count)
             self._is_due = np.append(self._is_due, np.ones(len(new), np.bool_))
             self._is_urgent = np.append(self._is_urgent, np.zeros(len(new), np.bool_))
-            self._in_stock = np.append(self._in_stock, self._catalogue.in_stock[new])
+            self._is_shown = np.append(self._is_shown, self._catalogue.in_stock[new])
             self._is_listed = np.append(self._is_listed, self._catalogue.is_listed[new])
             self._written = np.append(self._written, np.full((len(new), 2 * self._length), -1, np.int32), axis=0)
             self._hash = np.append(self._hash, hash_texts(self._catalogue.item_ids(new)))
         if count > before or share != self._share:
             was_own, self._is_own, self._share = self._is_own, share.contains(self._hash), share
             self._is_due[: len(was_own)] |= self._is_own[: len(was_own)] & ~was_own
-        in_stock, is_listed = self._catalogue.in_stock[:count], self._catalogue.is_listed[:count]
-        returned = np.flatnonzero(in_stock & ~self._in_stock)
+        is_shown, is_listed = self._catalogue.in_stock[:count], self._catalogue.is_listed[:count]
+        if rules:
+            is_shown = is_shown & ~rules.is_excluded[:count]
+        returned = np.flatnonzero(is_shown & ~self._is_shown)
         self._is_urgent |= is_listed != self._is_listed
         if len(returned):  # lists that may have it again are most likely those of the items on its own
             others = self._written[returned].ravel()
             self._is_due[returned] = self._is_due[others[others >= 0]] = True
-        self._in_stock, self._is_listed = in_stock.copy(), is_listed.copy()
+        self._is_shown, self._is_listed = is_shown.copy(), is_listed.copy()
         step = -(-count // CYCLE)
         self._is_due[(self._turn + np.arange(step)) % max(count, 1)] = True
         self._turn = (self._turn + step) % max(count, 1)
@@ -111,7 +114,7 @@ class ItemListWriter:
         """Make some lists urgent that have an item out of stock, one part of them after the other."""
         rows = slice(self._checked, self._checked + CHECKED)
         written = self._written[rows]
-        self._is_urgent[rows] |= ((written >= 0) & ~self._in_stock[written]).any(1)
+        self._is_urgent[rows] |= ((written >= 0) & ~self._is_shown[written]).any(1)
         self._checked = rows.stop if rows.stop < len(self._written) else 0
 
     def _iterate_due(self) -> Iterator[ItemNumbers]:

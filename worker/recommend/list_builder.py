@@ -1,11 +1,13 @@
 """Builds recommendation lists: candidates of a user, ranked by the model, with the scored row of each list."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import replace
+from msgspec import UNSET
 
 from contract.events.model import UserEvent
 from contract.features.declaration import Block
@@ -22,28 +24,42 @@ from worker.catalogue.item_index import ItemNumbers
 from worker.model.experiment import ActiveModels, model_version, select_finite
 from worker.model.onnx_model import Model, Scores, to_rows
 from worker.ops import metrics
-from worker.recommend.diversity import diversify
+from worker.recommend.ranked_lists import (
+    RankedLists,
+    SelectedItems,
+    falling_values,
+    log_list,
+    round_to_float32,
+    softmax,
+    split_users,
+)
 from worker.records.answers import LIST, Answer
 from worker.retrieval.candidate_generator import CandidateGenerator, UserCandidates
 from worker.retrieval.histories import BatchHistories, from_recent, prepend_recent
 from worker.retrieval.kernels import FRESH, SOURCES
+from worker.rules.caps import list_soft_caps
+from worker.rules.hiding import Hidden, find_hidden
+from worker.rules.kind_rules import NAME_SEPARATOR, KindRules
+from worker.rules.list_rules import ListRules
 
 LoggedScores = dict[str, tuple[float, ...]]
 PAIRS_PER_RUN: Final = 4_000  # pairs that go through the graph in one run: more leave the processor's cache
-FLOAT32_DIGITS: Final = 7
-FLOAT32_TINY: Final = 1e-30
 NO_MODELS: Final = ActiveModels()
+NO_PURCHASES: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class ListRequest(NamedTuple):
-    """A list to build for the user of this event, as the user is after the batch; `bought` items are left out.
+    """A list to build for the user of this event, as the user is after the batch.
 
-    `is_again`: another list of this event may have been logged.
+    `bought` since the last list: left out unless rules say which bought items are hidden, and for how long.
+    `purchases`: what the history of the user may lack, with the times (ms). `is_again`: another list of this event may
+    have been logged.
     """
 
     arrival: Arrival
     bought: frozenset[str]
     is_again: bool = False
+    purchases: Mapping[str, int] = NO_PURCHASES
 
     @property
     def event(self) -> UserEvent:
@@ -54,18 +70,6 @@ class ListRequest(NamedTuple):
     def seed(self) -> int:
         """The same for the same event, whenever its list is built."""
         return hash_id(f"{self.arrival.topic} {self.event.event_id}{' again' if self.is_again else ''}")
-
-
-class RankedLists(NamedTuple):
-    """The items of many lists, one list after the other, each best first; list n ends at `ends[n]` (exclusive)."""
-
-    ends: list[int]
-    numbers: ItemNumbers
-    item_ids: list[str]
-    propensities: list[float]
-    items: list[RecommendedItem]
-    scores: dict[str, list[float]]  # as they are logged: NaN for what is not finite
-    is_by_model: bool  # whether a ranker or the graph ordered them
 
 
 class ListBuilder:
@@ -85,9 +89,12 @@ class ListBuilder:
         candidate_generator: CandidateGenerator,
         models: ActiveModels = NO_MODELS,
         version: str = "",
+        rules: ListRules | None = None,
     ) -> None:
         self._lists, self._encoder, self._catalogue = lists, encoder, catalogue
         self._candidate_generator = candidate_generator
+        self._rules = rules or ListRules(catalogue, encoder.features)
+        self._soft_caps = list_soft_caps(lists.category_max, lists.seller_max)
         self._model, self._shadow = models.serving, models.shadow
         self._version = model_version(models.serving) or version
         self._row_builder = ScoredRowBuilder(encoder.features.digest, self._version, model_version(models.shadow))
@@ -95,12 +102,13 @@ class ListBuilder:
     def build(
         self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int, histories: BatchHistories | None = None
     ) -> list[Answer]:
-        """A list for each request for which there is any candidate.
+        """A list for each request for which there is any candidate, or for which rules leave none: an empty list.
 
         `histories`: of their users before the batch; without them a history is the recent items of the profile.
         """
         if not requests:
             return []
+        self._rules.refresh(now_ms)
         seeds = [request.seed for request in requests]
         candidates = self._generate_candidates(requests, seeds, memory, histories)
         blocks = self._encoder.encode_after(memory, [request.event for request in requests], RECOMMEND.event_groups)
@@ -108,11 +116,13 @@ class ListBuilder:
         shadow_scores = self._score_shadow(blocks, ranked)
         items = pack_spans(self._catalogue.gather_known_items(ranked.numbers), ranked.ends)
         answers, begin = list[Answer](), 0
-        per_list = zip(requests, seeds, split_rows(blocks), items, ranked.ends, strict=True)
-        for request, seed, groups, item_block, end in per_list:
-            if end > begin:
+        rules = self._rules.of("personal")
+        per_list = zip(requests, seeds, split_rows(blocks), items, ranked.ends, ranked.pinned, strict=True)
+        for request, seed, groups, item_block, end, pinned in per_list:
+            if end > begin or (rules.removes and len(self._catalogue)):
                 event = request.event
-                groups["item"] = item_block
+                if end > begin:
+                    groups["item"] = item_block
                 message = Recommendations(
                     user_id=event.user_id,
                     recommendation_id=f"r{seed:016x}",
@@ -121,6 +131,7 @@ class ListBuilder:
                     computed_ms=now_ms,
                     source_ms=event.ts_ms,
                     degraded=not ranked.is_by_model,
+                    rule=UNSET if end > begin else rules.removing,
                 )
                 scored = self._row_builder.build(
                     LIST_KIND,
@@ -131,9 +142,9 @@ class ListBuilder:
                     scores={task: tuple(values[begin:end]) for task, values in ranked.scores.items()},
                     shadow=select_finite(shadow_scores, range(begin, end)) if shadow_scores else None,
                 )
-                scored = replace(scored, propensities=tuple(ranked.propensities[begin:end]))
-                answers.append(Answer(LIST, scored, message))
+                answers.append(Answer(LIST, log_list(scored, ranked, begin, end, pinned), message))
             begin = end
+        count_rules(ranked, rules)
         metrics.DEGRADED_ANSWERS.labels(LIST.name).inc(0 if ranked.is_by_model else len(answers))
         return answers
 
@@ -144,14 +155,18 @@ class ListBuilder:
         memory: FoldedBatch,
         histories: BatchHistories | None,
     ) -> list[UserCandidates]:
+        rules = self._rules.of("personal")
         events = [request.event for request in requests]
         ts_ms = np.array([event.ts_ms for event in events], np.int64)
         _, recent = memory.read_at([f"user:{event.user_id}" for event in events], ts_ms.tolist())
         latest = from_recent(recent, ts_ms)
         if histories:
             latest = prepend_recent(histories.take([event.user_id for event in events]), recent, ts_ms)
-        bought = [self._catalogue.find(sorted(request.bought)) for request in requests]
-        return self._candidate_generator.generate(latest, bought, seeds, ts_ms)
+        hidden = Hidden.of_items([self._catalogue.find(sorted(request.bought)) for request in requests])
+        if rules.hides:
+            ruled = find_hidden(rules.hides, latest, ts_ms, [r.purchases for r in requests], self._catalogue)
+            hidden = ruled if rules.hides_bought else hidden.join(ruled)
+        return self._candidate_generator.generate(latest, hidden, seeds, ts_ms, rules)
 
     def _score(self, blocks: dict[str, Block], numbers: ItemNumbers, counts: Sequence[int]) -> Scores:
         """The scores of items (P,), of which the first `counts[0]` are for the first user; empty without a model."""
@@ -187,59 +202,79 @@ class ListBuilder:
 
     def _rank(self, candidates: Sequence[UserCandidates], blocks: dict[str, Block]) -> RankedLists:
         """The best candidates of each user: by the ranker's scores, else by their value, else by their rank."""
+        rules = self._rules.of("personal")
         numbers = np.concatenate([user_candidates.numbers for user_candidates in candidates])
         counts = [len(user_candidates.numbers) for user_candidates in candidates]
         ranker_scores = [user_candidates.scores for user_candidates in candidates if user_candidates.scores is not None]
         if ranker_scores:
-            values = np.concatenate(ranker_scores)
-            selected, lengths = self._select_best(candidates, values)
-            selected_scores = self._score(blocks, numbers[selected], lengths)
-            shown_values = np.concatenate([softmax(scores) for scores in ranker_scores])[selected]
+            values = rules.boost(np.concatenate(ranker_scores), numbers, is_log=True)
+            selection = self._select_best(candidates, values)
+            selected = selection.indexes
+            selected_scores = self._score(blocks, numbers[selected], selection.lengths)
+            per_user = np.split(values, np.cumsum(counts)[:-1])
+            shown_values = np.concatenate([softmax(scores) for scores in per_user])[selected]
         else:
             scores = self._score(blocks, numbers, counts)
-            values = self._value_candidates(scores, candidates)
-            selected, lengths = self._select_best(candidates, values)
+            values = rules.boost(self._value_candidates(scores, candidates), numbers, is_log=False)
+            selection = self._select_best(candidates, values)
+            selected = selection.indexes
             selected_scores = {task: task_scores[selected] for task, task_scores in scores.items()}
             shown_values = values[selected]
         sources = np.concatenate([user_candidates.sources for user_candidates in candidates])[selected]
-        propensities = np.repeat([user_candidates.propensity for user_candidates in candidates], lengths)
+        propensities = np.repeat([user_candidates.propensity for user_candidates in candidates], selection.lengths)
         columns = (
             self._catalogue.item_ids(numbers[selected]),
             round_to_float32(shown_values).tolist(),
             to_rows({task: round_to_float32(column) for task, column in selected_scores.items()}, len(selected)),
             sources.tolist(),
             np.where(sources == FRESH, propensities, 1.0).tolist(),
+            selection.rules,
         )
         items = [
             RecommendedItem(
-                item_id=item, score=score, probability=probability, why=SOURCES[code], propensity=propensity
+                item_id=item, score=score, probability=probability, why=SOURCES[code], propensity=propensity, rule=rule
             )
-            for item, score, probability, code, propensity in zip(*columns, strict=True)
+            for item, score, probability, code, propensity, rule in zip(*columns, strict=True)
         ]
         logged = {
             task: np.where(np.isfinite(task_scores), task_scores, np.float32(np.nan)).tolist()
             for task, task_scores in selected_scores.items()
         }
         return RankedLists(
-            ends=np.cumsum(lengths).tolist(),
+            ends=np.cumsum(selection.lengths).tolist(),
             numbers=numbers[selected],
             item_ids=columns[0],
             propensities=columns[4],
             items=items,
             scores=logged,
             is_by_model=bool(ranker_scores or selected_scores),
+            rules=selection.rules,
+            pinned=selection.pinned,
         )
 
-    def _select_best(
-        self, candidates: Sequence[UserCandidates], values: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.int64], list[int]]:
-        """The indexes of the items of all lists among all candidates, list by list, and the length of each list."""
+    def _select_best(self, candidates: Sequence[UserCandidates], values: npt.NDArray[np.float32]) -> SelectedItems:
+        """The items of all lists, by the values of all candidates and by the rules."""
+        rules, length = self._rules.of("personal"), self._lists.length
         begins = np.cumsum([0, *(len(user_candidates.numbers) for user_candidates in candidates)]).tolist()
-        best = [
-            np.array(diversify(values[begin:end], user_candidates, self._catalogue, self._lists), np.int64) + begin
+        lists = [
+            rules.arrange(
+                user_candidates.numbers,
+                values[begin:end],
+                length,
+                is_fresh=user_candidates.sources == FRESH,
+                pinned=user_candidates.pinned,
+                soft_caps=self._soft_caps,
+            )
             for user_candidates, begin, end in zip(candidates, begins, begins[1:], strict=False)
         ]
-        return np.concatenate(best), [len(ranking) for ranking in best]
+        indexes = [np.array(ranking.indexes, np.int64) + begin for ranking, begin in zip(lists, begins, strict=False)]
+        names = [ranking.rules.get(index, "") for ranking in lists for index in ranking.indexes]
+        return SelectedItems(
+            np.concatenate(indexes),
+            [len(ranking.indexes) for ranking in lists],
+            names,
+            [ranking.pinned for ranking in lists],
+        )
 
     def _value_candidates(self, scores: Scores, candidates: Sequence[UserCandidates]) -> npt.NDArray[np.float32]:
         """The value of each candidate (P,): by the model, else by its rank. What is not finite comes last."""
@@ -249,31 +284,12 @@ class ListBuilder:
         return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
 
 
-def split_users(counts: Sequence[int], pairs_max: int) -> Iterator[tuple[int, int]]:
-    """Spans of consecutive users (first, last exclusive) with at most `pairs_max` pairs, or with a single user."""
-    first = pairs = 0
-    for user, count in enumerate(counts):
-        if pairs and pairs + count > pairs_max:
-            yield first, user
-            first, pairs = user, 0
-        pairs += count
-    yield first, len(counts)
-
-
-def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The share of each candidate (P,) of one user: the ranker's probability that it is the next item."""
-    weights = np.exp(scores - scores.max(initial=-np.inf))
-    shares: npt.NDArray[np.float32] = weights / weights.sum()
-    return shares
-
-
-def falling_values(count: int) -> npt.NDArray[np.float32]:
-    """Values (count,) from 1 down in equal steps: the first candidate is the best one."""
-    return 1 - np.arange(count, dtype=np.float32) / np.float32(count)
-
-
-def round_to_float32(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """The values with the digits that a float32 has, so that their JSON has no more; what is not finite stays."""
-    exact = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    scales = 10.0 ** (FLOAT32_DIGITS - 1 - np.floor(np.log10(np.maximum(np.abs(exact), FLOAT32_TINY))))
-    return np.where(np.isfinite(values), np.round(exact * scales) / scales, values)
+def count_rules(ranked: RankedLists, rules: KindRules) -> None:
+    """Count the items that rules put where they are, and the lists for which rules leave none."""
+    for names, count in Counter(filter(None, ranked.rules)).items():
+        for name in names.split(NAME_SEPARATOR):
+            metrics.LIST_RULE_ITEMS.labels(name).inc(count)
+    if rules.suspended:
+        metrics.LISTS_ALL_EXCLUDED.labels("popular").inc(len(ranked.ends))
+    elif rules.removes:
+        metrics.LISTS_ALL_EXCLUDED.labels("empty").inc(sum(not length for length in np.diff(ranked.ends, prepend=0)))

@@ -1,31 +1,110 @@
-"""Writes popular lists, of all items and by category, to Redis."""
+"""Writes changed popular lists, of all items and by category, to Redis, and rewrites every list in a cycle."""
 
+from typing import Final
+
+import numpy as np
+
+from contract.features.declaration import FeatureSet
 from worker.catalogue.catalogue import Catalogue
-from worker.recommend.due_lists import DueLists, join_tables
+from worker.catalogue.item_index import ItemNumbers
+from worker.recommend.ranked_lists import falling_values
 from worker.retrieval.popularity import Popularity
+from worker.rules.item_selection import Mask
+from worker.rules.kind_rules import KindRules
+from worker.rules.list_rules import ListRules
 from worker.state.answer_cache import AnswerCache
+
+REWRITE_CYCLE: Final = 60  # calls in which every list is written once, changed or not, because Redis may have lost it
 
 
 class PopularListWriter:
-    """Writes the lists that are due, once a second."""
+    """Writes the lists that are due, once a second: few of a shop's thousands of categories change in a second."""
 
-    def __init__(self, *, answer_cache: AnswerCache, catalogue: Catalogue, popularity: Popularity, length: int) -> None:
+    def __init__(
+        self,
+        *,
+        answer_cache: AnswerCache,
+        catalogue: Catalogue,
+        popularity: Popularity,
+        length: int,
+        rules: ListRules | None = None,
+    ) -> None:
         self._answer_cache = answer_cache
         self._catalogue = catalogue
         self._popularity = popularity
         self._length = length
-        self._due = DueLists(length)
+        self._rules = rules or ListRules(catalogue, FeatureSet(()))
+        self._written_by: KindRules | None = None
+        self._written: ItemNumbers = np.zeros((0, length), np.int64)
+        self._turn = 0
 
     def write(self, now_ms: int) -> None:
         """Write the lists that are due; after `Unavailable` they are due again."""
-        popular = join_tables(self._popularity.top, self._popularity.in_category, self._length)
-        due, was_filled = self._due.find(popular)
+        rules = self._rules.of("popular")
+        popular, names = self._gather_popular(rules)
+        changed = np.ones(len(popular), np.bool_)
+        known = min(len(popular), len(self._written)) if rules is self._written_by else 0
+        changed[:known] = (popular[:known] != self._written[:known]).any(1)
+        due = np.flatnonzero(changed | (np.arange(len(popular)) % REWRITE_CYCLE == self._turn))
+        is_deleted = self._find_emptied(rules, len(popular))
         categories = self._catalogue.categories.words
-        lists: dict[str, list[str]] = {}
+        lists, list_names = dict[str, list[str]](), dict[str, dict[str, str]]()
         for code in due.tolist():
-            items = self._catalogue.item_ids(popular[code][popular[code] >= 0])
-            # An empty list is written only over one of this worker: other workers may know items of the category.
-            if items or was_filled[code]:
+            numbers = popular[code][popular[code] >= 0]
+            items = self._catalogue.item_ids(numbers)
+            if items or is_deleted[code]:
                 lists[categories[code]] = items
-        self._answer_cache.write_popular(lists, now_ms)
-        self._due.record(popular)
+                if named := {item: names[n] for item, n in zip(items, numbers.tolist(), strict=True) if n in names}:
+                    list_names[categories[code]] = named
+        self._answer_cache.write_popular(lists, now_ms, list_names)
+        self._written, self._written_by = popular, rules
+        self._turn = (self._turn + 1) % REWRITE_CYCLE
+
+    def _find_emptied(self, rules: KindRules, count: int) -> Mask:
+        """The lists (C,) that are deleted if they are empty: those of this worker, and those that rules empty.
+
+        Other workers may know items of the other categories.
+        """
+        is_deleted = np.zeros(count, np.bool_)
+        known = min(count, len(self._written))
+        is_deleted[:known] = (self._written[:known] >= 0).any(1)
+        if rules.removes:
+            is_excluded = rules.is_excluded[: len(self._catalogue)]
+            is_deleted[np.unique(self._catalogue.category[: len(self._catalogue)][is_excluded])] = True
+            is_deleted[0] |= bool(is_excluded.any())
+        return is_deleted
+
+    def _gather_popular(self, rules: KindRules) -> tuple[ItemNumbers, dict[int, str]]:
+        """Popular items by category code (C, length), -1 after the last; row 0 (no category) has those of all items.
+
+        By item the names of the rules that put it where it is.
+        """
+        length, names = self._length, dict[int, str]()
+        top, in_category = self._popularity.top, self._popularity.in_category
+        if self._rules.file:
+            top, in_category = self._popularity.rank_items(rules, weighs_rules=True)
+        popular = np.full((len(in_category), length), -1, np.int64)
+        rows = [top, *in_category[1:]]
+        if not self._rules.file:
+            width = min(length, in_category.shape[1])
+            popular[:, :width] = in_category[:, :width]
+            popular[0, : len(top[:length])] = top[:length]
+            popular[0, len(top[:length]) :] = -1
+            return popular, names
+        for code, row in enumerate(rows):
+            arranged, named = self._arrange(rules, code, row[row >= 0])
+            popular[code, : len(arranged)] = arranged
+            names |= named
+        return popular, names
+
+    def _arrange(self, rules: KindRules, code: int, numbers: ItemNumbers) -> tuple[ItemNumbers, dict[int, str]]:
+        """The list of a category, 0 for that of all items, and the names of rules by item."""
+        pinned = rules.find_pinned(self._length)
+        if code:
+            pinned = pinned[self._catalogue.category[pinned] == code]
+        candidates = np.concatenate([numbers, pinned[~np.isin(pinned, numbers)]])
+        arranged = rules.arrange(
+            candidates, falling_values(len(candidates)), self._length, pinned=pinned, is_one_category=code > 0
+        )
+        on_list = candidates[arranged.indexes]
+        return on_list, {int(candidates[n]): name for n, name in arranged.rules.items() if n in arranged.indexes}

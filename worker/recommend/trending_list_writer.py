@@ -5,6 +5,7 @@ from worker.catalogue.catalogue import Catalogue
 from worker.recommend.due_lists import DueLists, join_tables
 from worker.recommend.item_share import ItemShare
 from worker.retrieval.popularity import Popularity
+from worker.rules.kind_rules import KindRules
 from worker.state.answer_cache import AnswerCache
 
 TRENDING = "trending"  # the key, and the reason of each item
@@ -20,9 +21,9 @@ class TrendingListWriter:
         self._length = length
         self._due = DueLists(length)
 
-    def write(self, now_ms: int, share: ItemShare) -> None:
+    def write(self, now_ms: int, share: ItemShare, rules: KindRules | None = None) -> None:
         """Write the lists of this share that are due; after `Unavailable` they are due again."""
-        trending = join_tables(self._popularity.trending, self._popularity.trending_in_category, self._length)
+        trending = join_tables(*self._popularity.rank_trending(rules), self._length)
         due, was_filled = self._due.find(trending)
         categories = self._catalogue.categories.words
         keys = [f"{TRENDING}:{categories[code]}" if code else TRENDING for code in due.tolist()]

@@ -12,6 +12,7 @@ from contract.settings.worker import ListSettings
 from contract.units import DAY_MS
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
+from worker.rules.kind_rules import KindRules
 
 POOL_MAX: Final = 1_000
 NO_ITEMS: Final[ItemNumbers] = np.zeros(0, np.int64)
@@ -43,12 +44,23 @@ class FreshItems:
         self._pool = new_items[np.argsort(-first_seen_ms[new_items], kind="stable")][:POOL_MAX]
 
     def sample(
-        self, candidates: ItemNumbers, bought: ItemNumbers, seed: int, expected_count: float
+        self,
+        candidates: ItemNumbers,
+        hidden: tuple[ItemNumbers, ItemNumbers],
+        seed: int,
+        expected_count: float,
+        rules: KindRules | None = None,
     ) -> tuple[ItemNumbers, float]:
-        """Fresh items that are neither candidates nor bought, and the probability with which each was sampled."""
-        if not len(self._pool) or not expected_count:
+        """Fresh items that rules leave, and the probability with which each was sampled.
+
+        `hidden`: items, and categories, that are not for the user; candidates are left out too.
+        """
+        if not len(self._pool) or not expected_count > 0:
             return NO_ITEMS, 0.0
-        pool = self._pool[~np.isin(self._pool, np.concatenate([candidates, bought]))]
+        pool = rules.thin_fresh(self._pool) if rules else self._pool
+        pool = pool[~np.isin(pool, np.concatenate([candidates, hidden[0]]))]
+        if len(hidden[1]):
+            pool = pool[~np.isin(self._catalogue.category[pool], hidden[1])]
         if not len(pool):
             return NO_ITEMS, 0.0
         rng = np.random.default_rng(seed)

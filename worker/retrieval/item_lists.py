@@ -29,13 +29,13 @@ class ItemRanking(NamedTuple):
 
 
 def choose_items(
-    numbers: ItemNumbers, scores: npt.NDArray[np.float64], item: int, catalogue: Catalogue, length: int
+    numbers: ItemNumbers, scores: npt.NDArray[np.float64], item: int, is_shown: npt.NDArray[np.bool_], length: int
 ) -> npt.NDArray[np.int64]:
     """The indexes of the items of a list, best first, of distinct candidates (n,): every list of an item is made here.
 
-    `item`: the one that the list goes with, which is not on it, and neither is what is out of stock.
+    `item`: the one that the list goes with, which is not on it. `is_shown` (items): in stock, and left by list rules.
     """
-    is_chosen = (numbers >= 0) & (numbers != item) & catalogue.in_stock[numbers] & (scores > 0)
+    is_chosen = (numbers >= 0) & (numbers != item) & is_shown[numbers] & (scores > 0)
     order = np.argsort(-scores, kind="stable")
     chosen: npt.NDArray[np.int64] = order[is_chosen[order]][:length]
     return chosen
@@ -51,12 +51,13 @@ class ItemLists:
         self._vectors = model.next_item.vectors.vectors if model.next_item else None
         self._index_items()
 
-    def refresh(self) -> None:
-        """Follow the catalogue: its new items, and those in stock. O(items), so it runs on a timer."""
+    def refresh(self, is_shown: npt.NDArray[np.bool_]) -> None:
+        """Follow the catalogue: its new items, and which may be shown. O(items), so it runs on a timer."""
+        self._is_shown = is_shown
         if self._items.items_known != len(self._catalogue):
             self._index_items()
         number = self._items.number[:-1]
-        is_available = (number >= 0) & self._catalogue.in_stock[number]
+        is_available = (number >= 0) & is_shown[number]
         self._penalty = np.where(is_available, 0, -np.inf).astype(np.float32)
 
     def rank_similar(self, numbers: ItemNumbers) -> list[ItemRanking]:
@@ -97,7 +98,7 @@ class ItemLists:
         """Neighbours that may be on a list, the strongest first."""
         order = np.argsort(-weights, kind="stable")
         kept = order[(neighbours[order] >= 0) & (weights[order] > 0)]
-        return [int(number) for number in neighbours[kept] if self._catalogue.in_stock[number]]
+        return [int(number) for number in neighbours[kept] if self._is_shown[number]]
 
     def _fuse(self, item: int, neighbours: list[int], nearest: npt.NDArray[np.int32]) -> ItemRanking:
         scores, best = dict[int, float](), dict[int, tuple[int, str]]()
@@ -112,7 +113,7 @@ class ItemLists:
     def _choose(
         self, item: int, numbers: ItemNumbers, scores: npt.NDArray[np.float64], reasons: list[str]
     ) -> ItemRanking:
-        chosen = choose_items(numbers, scores, item, self._catalogue, self._length)
+        chosen = choose_items(numbers, scores, item, self._is_shown, self._length)
         return ItemRanking(numbers[chosen], scores[chosen].round(6).tolist(), [reasons[n] for n in chosen.tolist()])
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from contract.compilation import jit
 from contract.retrieval.strengths import add_strengths
 
-SOURCES: Final = ("neighbour", "recent", "category", "popular", "fresh", "vector")  # by the code of a source
-NEIGHBOUR, RECENT, CATEGORY, POPULAR, FRESH, VECTOR = range(len(SOURCES))
+SOURCES: Final = ("neighbour", "recent", "category", "popular", "fresh", "vector", "rule")  # by the code of a source
+NEIGHBOUR, RECENT, CATEGORY, POPULAR, FRESH, VECTOR, RULE = range(len(SOURCES))
 POPULAR_SHARE: Final = 5  # at most a fifth of the candidates are popular items, unless few others were found
 
 
@@ -74,6 +74,7 @@ class CandidateSources(NamedTuple):
     popular_by_category: npt.NDArray[np.int64]  # (C, k) best first
     item_category: npt.NDArray[np.int32]  # (items,)
     in_stock: npt.NDArray[np.bool_]  # (items,)
+    is_excluded: npt.NDArray[np.bool_]  # (items,) by rules
     categories_max: int  # categories of a user's recent items that are used
     neighbours_max: int  # candidates that are neighbours
     fill_max: int  # candidates of a user from which on there are no further popular items
@@ -88,13 +89,18 @@ def is_among(item, others):  # type: ignore[no-untyped-def]
 
 
 @jit
-def add_from_source(items, code, in_stock, selected, out, count, count_max):  # type: ignore[no-untyped-def]
-    """Append items of one source to the `count` candidates of a user, up to `count_max`, if new and in stock."""
+def add_from_source(items, code, sources, hidden, selected, out, count, count_max):  # type: ignore[no-untyped-def]
+    """Append items of one source to the `count` candidates of a user, up to `count_max`, if new and to be shown.
+
+    hidden: categories whose items are not.
+    """
     numbers, codes = out
     for item in items:
         if count >= count_max:
             break
-        if item < 0 or not in_stock[item]:
+        if item < 0 or not sources.in_stock[item] or sources.is_excluded[item]:
+            continue
+        if len(hidden) and is_among(sources.item_category[item], hidden):
             continue
         slot = find_slot(selected, item)
         if selected[slot] == 0:
@@ -141,15 +147,15 @@ def select_popular_of_categories(recent, sources):  # type: ignore[no-untyped-de
 
 
 @jit
-def top_per_group(weights, in_stock, group_of_item, groups, count_max):  # type: ignore[no-untyped-def]
-    """The heaviest items in stock of each group (groups, count_max), -1 after the last; ties by number.
+def top_per_group(weights, is_shown, group_of_item, groups, count_max):  # type: ignore[no-untyped-def]
+    """The heaviest items of each group that are shown (groups, count_max), -1 after the last; ties by number.
 
     One pass: nearly all items are lighter than the lightest one that their group keeps.
     """
     top = np.full((groups, count_max), -1, np.int64)
     counts = np.zeros(groups, np.int64)
     for item in range(len(weights)):
-        if not in_stock[item] or not weights[item] > 0:
+        if not is_shown[item] or not weights[item] > 0:
             continue
         g = group_of_item[item]
         rank = counts[g]
@@ -173,43 +179,47 @@ def concatenate_lists(lists: list[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[n
 
 
 @jit
-def select_candidates(recent, sources, bought, bought_start, count_max):  # type: ignore[no-untyped-def]
+def select_candidates(recent, sources, hidden, count_max):  # type: ignore[no-untyped-def]
     """Item numbers (U, count_max), -1 after the last, their source codes (U, count_max), and counts (U,).
 
     recent (U, R): recent items of each user, newest first. sources: CandidateSources.
-    bought[bought_start[u] : bought_start[u + 1]]: items that are excluded for user u.
+    hidden: items and their starts, categories and their starts: items[item_start[u] : item_start[u + 1]] and those of
+    categories[category_start[u] : category_start[u + 1]] are excluded for user u.
     """
     users = len(recent)
-    in_stock = sources.in_stock
+    hidden_items, item_start, hidden_categories, category_start = hidden
     table_size = hash_table_size(sources.neighbours.shape[1])
     table = np.zeros(table_size, np.int64)
     total = np.zeros(table_size, np.float32)
-    bought_max = 0
+    hidden_max = 0
     for u in range(users):
-        bought_max = max(bought_max, bought_start[u + 1] - bought_start[u])
-    selected = np.zeros(hash_table_size(count_max + bought_max), np.int64)
+        hidden_max = max(hidden_max, item_start[u + 1] - item_start[u])
+    selected = np.zeros(hash_table_size(count_max + hidden_max), np.int64)
     numbers = np.full((users, count_max), -1, np.int64)
     codes = np.zeros((users, count_max), np.int8)
     counts = np.zeros(users, np.int64)
     for u in range(users):
         selected[:] = 0
         out = (numbers[u], codes[u])
-        exclude(bought[bought_start[u] : bought_start[u + 1]], selected)
+        exclude(hidden_items[item_start[u] : item_start[u + 1]], selected)
+        categories = hidden_categories[category_start[u] : category_start[u + 1]]
         neighbours = sort_by_total_weight(sources.neighbours[u], sources.neighbour_weights[u], table, total)
         count = add_from_source(
-            neighbours, NEIGHBOUR, in_stock, selected, out, 0, min(sources.neighbours_max, count_max)
+            neighbours, NEIGHBOUR, sources, categories, selected, out, 0, min(sources.neighbours_max, count_max)
         )
         mark_nearest(sources.nearest[u], numbers[u], codes[u], count)
         for n in range(count):
             if is_among(numbers[u, n], recent[u]):
                 codes[u, n] = RECENT  # a neighbour that is itself a recent item
-        count = add_from_source(recent[u], RECENT, in_stock, selected, out, count, count_max)
-        count = add_from_source(sources.other_neighbours[u], NEIGHBOUR, in_stock, selected, out, count, count_max)
-        count = add_from_source(sources.nearest[u], VECTOR, in_stock, selected, out, count, count_max)
+        count = add_from_source(recent[u], RECENT, sources, categories, selected, out, count, count_max)
+        count = add_from_source(
+            sources.other_neighbours[u], NEIGHBOUR, sources, categories, selected, out, count, count_max
+        )
+        count = add_from_source(sources.nearest[u], VECTOR, sources, categories, selected, out, count, count_max)
         fill_max = min(max(sources.fill_max, count + count_max // POPULAR_SHARE), count_max)
         in_categories = select_popular_of_categories(recent[u], sources)
-        count = add_from_source(in_categories, CATEGORY, in_stock, selected, out, count, fill_max)
-        counts[u] = add_from_source(sources.popular, POPULAR, in_stock, selected, out, count, fill_max)
+        count = add_from_source(in_categories, CATEGORY, sources, categories, selected, out, count, fill_max)
+        counts[u] = add_from_source(sources.popular, POPULAR, sources, categories, selected, out, count, fill_max)
     return numbers, codes, counts
 
 

@@ -21,6 +21,7 @@ from worker.retrieval.bundle_items import BundleItems
 from worker.retrieval.co_visitation import WeightedNeighbours
 from worker.retrieval.kernels import find_strongest
 from worker.retrieval.nearest import find_nearest
+from worker.rules.kind_rules import KindRules
 
 Rows = npt.NDArray[np.int64]
 SHARE: Final = 0.4  # of the candidates, at most, from each of the sources
@@ -54,12 +55,14 @@ class NextItemSource:
         self._items = BundleItems(neighbours.hashes, catalogue)
         self.refresh()
 
-    def refresh(self) -> None:
-        """Follow the catalogue: new items, and those that are in stock. O(items), so it runs on a timer."""
+    def refresh(self, rules: KindRules | None = None) -> None:
+        """Follow the catalogue: new items, and those in stock that rules leave. O(items), so it runs on a timer."""
         if self._items.items_known != len(self._catalogue):
             self._items = BundleItems(self.model.vectors.hashes, self._catalogue)
         number = self._items.number[:-1]
         self._is_available = (number >= 0) & self._catalogue.in_stock[number]
+        if rules:
+            self._is_available &= ~rules.is_excluded[number]
         self._penalty = np.where(self._is_available, 0, -np.inf).astype(np.float32)
 
     def retrieve(

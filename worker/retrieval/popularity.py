@@ -7,7 +7,7 @@ ranked by the events in its profile, below all items with people.
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from worker.catalogue.item_index import ItemNumbers
 from worker.people.samples import PeopleStore
 from worker.people.visits import BUYERS, HALF_LIFE_MS, PEOPLE
 from worker.retrieval.kernels import top_per_group
+from worker.rules.kind_rules import KindRules
 
 POPULAR_MAX: Final = 200
 PER_CATEGORY_MAX: Final = 50
@@ -38,6 +39,13 @@ def mean_decay(span_days: tuple[float, float]) -> float:
 
 
 DECAY_WEIGHTS: Final = tuple(mean_decay((begin, end)) for _, begin, end in SPANS)
+
+
+class PopularItems(NamedTuple):
+    """Ranked items: of all (k,), and by category code (categories, k), -1 after the last; row 0 is no category."""
+
+    top: ItemNumbers
+    in_category: ItemNumbers
 
 
 class Popularity:
@@ -64,8 +72,6 @@ class Popularity:
         self.top: ItemNumbers = np.zeros(0, np.int64)
         # (categories, k), -1 after the last item
         self.in_category: ItemNumbers = np.full((1, PER_CATEGORY_MAX), -1, np.int64)
-        self.trending: ItemNumbers = np.zeros(0, np.int64)
-        self.trending_in_category: ItemNumbers = np.full((1, PER_CATEGORY_MAX), -1, np.int64)
 
     def mark_active(self, numbers: ItemNumbers) -> None:
         """Let the next sweep begin with these items, because they were clicked or bought."""
@@ -94,33 +100,44 @@ class Popularity:
             self._weight[numbers] = weight
             self._is_active[numbers] = False
 
-    def rank(self) -> None:
-        """Rank the items in stock, of all and by category."""
+    def rank(self, rules: KindRules | None = None) -> None:
+        """Rank the items in stock that rules leave, of all and by category."""
+        self.top, self.in_category = self.rank_items(rules)
+
+    def rank_trending(self, rules: KindRules | None = None) -> PopularItems:
+        """The items in stock that people visit and rules leave, of all and by category."""
+        catalogue = self._catalogue
+        count = len(catalogue)
+        people = self.count_people(np.arange(count)).astype(np.float32)
+        is_shown = catalogue.in_stock[:count] & (people >= TRENDING_MIN)
+        if rules:
+            people, is_shown = rules.weigh_items(people), is_shown & ~rules.is_excluded[:count]
+        (top,) = top_per_group(people, is_shown, np.zeros(count, np.int32), 1, POPULAR_MAX)
+        in_category = top_per_group(
+            people, is_shown, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
+        )
+        return PopularItems(top[top >= 0], in_category)
+
+    def rank_items(self, rules: KindRules | None, *, weighs_rules: bool = False) -> PopularItems:
+        """The ranked items; `weighs_rules`: with what rules boost and bury."""
         catalogue = self._catalogue
         count = len(catalogue)
         weight = self._weight[:count] + self._seed_weight[:count]
-        in_stock = catalogue.in_stock[:count]
-        (top,) = top_per_group(weight, in_stock, np.zeros(count, np.int32), 1, POPULAR_MAX)
-        self.top = top[top >= 0]
-        self.in_category = top_per_group(
-            weight, in_stock, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
+        if rules and weighs_rules:
+            weight = rules.weigh_items(weight)
+        is_shown = catalogue.in_stock[:count]
+        if rules:
+            is_shown = is_shown & ~rules.is_excluded[:count]
+        (top,) = top_per_group(weight, is_shown, np.zeros(count, np.int32), 1, POPULAR_MAX)
+        in_category = top_per_group(
+            weight, is_shown, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
         )
-        self._rank_trending(in_stock, catalogue.category[:count], len(catalogue.categories))
+        return PopularItems(top[top >= 0], in_category)
 
     def count_people(self, numbers: ItemNumbers) -> npt.NDArray[np.float64]:
         """The people who visit these items at present, with the decay of trending items."""
         people: npt.NDArray[np.float64] = np.exp2(self._trend[numbers] - self._now_ms / self._trending_half_life_ms)
         return people
-
-    def _rank_trending(self, in_stock: npt.NDArray[np.bool_], category: npt.NDArray[np.int32], categories: int) -> None:
-        """Rank the items in stock that people visit."""
-        people = self.count_people(np.arange(len(in_stock)))
-        is_visited = in_stock & (people >= TRENDING_MIN)
-        (trending,) = top_per_group(people.astype(np.float32), is_visited, np.zeros_like(category), 1, POPULAR_MAX)
-        self.trending = trending[trending >= 0]
-        self.trending_in_category = top_per_group(
-            people.astype(np.float32), is_visited, category, categories, PER_CATEGORY_MAX
-        )
 
     def _weigh_events(self, profiles: ProfileStore, items: Sequence[str], now_ms: int) -> npt.NDArray[np.float64]:
         """The clicks and orders of items by their profiles, with decay."""

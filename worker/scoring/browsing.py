@@ -6,6 +6,7 @@ co-visitation, whichever model answers.
 
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,12 +19,14 @@ from contract.profiles.store import FoldedBatch, ProfileStore
 from contract.settings.worker import ListSettings
 from transport.records import TopicPartition
 from worker.catalogue.item_index import ItemNumbers
+from worker.doctor.rule_reports import RuleReporter
 from worker.model.experiment import ActiveModels, model_version
 from worker.model.item_tables import NeighbourTable
 from worker.ops import metrics
 from worker.recommend.item_share import ItemShare
 from worker.recommend.list_builder import NO_MODELS, ListBuilder, ListRequest
 from worker.recommend.list_variants import ListVariants
+from worker.recommend.recent_purchases import RecentPurchases
 from worker.recommend.refresh_queue import RefreshQueue
 from worker.recommend.shared_lists import SharedLists
 from worker.records.answers import LIST
@@ -34,6 +37,8 @@ from worker.retrieval.exploration import FreshItems
 from worker.retrieval.histories import BatchHistories
 from worker.retrieval.next_item import NextItemSource
 from worker.retrieval.popularity import Popularity
+from worker.rules.list_rules import ListRules
+from worker.rules.rule_file import RuleFile
 from worker.scoring.canary_router import CanaryRouter
 from worker.scoring.clicks import find_viewed_items
 from worker.scoring.results import BatchResults
@@ -44,7 +49,10 @@ PREVIOUS_ITEMS_MAX = 2  # of the user's latest items, those that a click is coun
 
 
 class ListRefresher:
-    """Builds a list for each user who clicked or bought, at most once in `lists.refresh_ms`."""
+    """Builds a list for each user who clicked or bought, at most once in `lists.refresh_ms`.
+
+    Raises `BadConfig` for a file of list rules that is wrong.
+    """
 
     def __init__(self, resources: ScoringResources) -> None:
         lists, catalogue = resources.settings.lists, resources.catalogue
@@ -52,6 +60,16 @@ class ListRefresher:
         self._answer_cache = resources.answer_cache
         self._experiments = resources.settings.experiments
         self._bundle_neighbours: NeighbourTable | None = None
+        features = resources.encoder.features
+        self.rules = ListRules(catalogue, features, RuleFile(Path(lists.rules), features) if lists.rules else None)
+        self._rule_reporter = (
+            RuleReporter(
+                resources.answer_cache.client, resources.settings.redis.prefix, resources.settings.worker.instance
+            )
+            if resources.answer_cache
+            else None
+        )
+        self._recent_purchases = RecentPurchases()
         self._queue = RefreshQueue(lists.refresh_ms, lists.waiting_max)
         self.item_neighbours, self._fresh_items = ItemNeighbours(catalogue), FreshItems(catalogue, lists)
         self.popularity = Popularity(
@@ -63,6 +81,7 @@ class ListRefresher:
                 answer_cache=resources.answer_cache,
                 catalogue=catalogue,
                 popularity=self.popularity,
+                rules=self.rules,
             )
             if resources.answer_cache
             else None
@@ -109,25 +128,30 @@ class ListRefresher:
             self.item_neighbours.activate(neighbours)
             if neighbours:
                 self.popularity.seed(self._catalogue.find_hashes(neighbours.hashes[neighbours.popular]))
-                self.popularity.rank()
+                self.popularity.rank(self.rules.of("personal"))
 
     def prepare(self, models: ActiveModels) -> bool:
         return self._catalogue.prepare(*models.models)
 
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None:
-        """Update fresh and popular items, and write the lists that all users share; raises `Unavailable`."""
+        """Follow the list rules, update fresh and popular items, write lists for all users; raises `Unavailable`."""
         self._catalogue.encode_pending()
         self.item_neighbours.refresh()
+        self.rules.poll()
+        self.rules.refresh(now_ms, self._stream_ms)
+        personal = self.rules.of("personal")
         for source in self._next_item_sources.values():
-            source.refresh()
+            source.refresh(personal)
         self._fresh_items.refresh(self._stream_ms)
         if self._stream_ms:
             self.popularity.sweep(profiles, self._stream_ms)
-        self.popularity.rank()
+        self.popularity.rank(personal)
         metrics.LIST_WAITING_USERS.set(len(self._queue))
         metrics.LIST_WAITING_SECONDS.set(self._queue.measure_wait_ms(now_ms) / 1000)
         if self._shared_lists:
             self._shared_lists.write(now_ms)
+        if self._rule_reporter and (report := self.rules.report):
+            self._rule_reporter.write(report, now_ms)
 
     def take_share(self, share: ItemShare) -> None:
         if self._shared_lists:
@@ -154,11 +178,11 @@ class ListRefresher:
         users = self._queue.due(now_ms, refresh_max, memory.updates.index)
         histories = None
         self._queue.take([], now_ms)  # an error of the read leaves no users of an earlier batch to be put back
-        if users and self._next_item_sources and self._user_histories:
+        if users and self._user_histories and (self._next_item_sources or self.rules.of("personal").hides):
             histories = BatchHistories({user: row for row, user in enumerate(users)}, self._user_histories.read(users))
         requests = [
-            ListRequest(waiting.arrival, bought, waiting.is_again)
-            for waiting, bought in self._queue.take(users, now_ms)
+            ListRequest(waiting.arrival, bought, waiting.is_again, self._recent_purchases.of(user))
+            for user, (waiting, bought) in zip(users, self._queue.take(users, now_ms), strict=True)
         ]
         self._router.answer(
             list(range(len(requests))),
@@ -222,6 +246,7 @@ class ListRefresher:
             candidate_generator=self._candidate_generator.vary(lists, self._next_item_sources.get(version)),
             models=models,
             version=version if version in self._next_item_sources else "",
+            rules=self.rules,
         )
 
     def _queue_users(self, batch: Batch, arrivals: Sequence[Arrival], now_ms: int, *, is_again: bool = False) -> None:
@@ -250,6 +275,8 @@ class ListRefresher:
     def _count_purchases(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, Order):
+                if event.user_id:
+                    self._recent_purchases.record(event)
                 numbers = self._catalogue.find(list(dict.fromkeys(line.item_id for line in event.lines)))
                 self.popularity.mark_active(numbers)
                 self.item_neighbours.co_visits.record(numbers[:-1], numbers[1:], self._stream_ms)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,7 @@ class Source(msgspec.Struct):
     source_ms: int
 
 
+NO_RULES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 DECODE_SOURCE: Final = msgspec.json.Decoder(Source).decode
 
 
@@ -123,12 +125,21 @@ class AnswerCache:
             client.pipeline([("DEL", self._key(policy, user, entry_id)) for entry_id in entry_ids])
             index.remove(user, entry_ids)
 
-    def write_popular(self, popular: Mapping[str, Sequence[str]], now_ms: int) -> None:
-        """Write popular items by category ('' for all of them): the list of users without one. Empty: delete it."""
+    def write_popular(
+        self,
+        popular: Mapping[str, Sequence[str]],
+        now_ms: int,
+        rules: Mapping[str, Mapping[str, str]] = NO_RULES,
+    ) -> None:
+        """Write popular items by category ('' for all of them): the list of users without one. Empty: delete it.
+
+        `rules`: by category the names of the list rules that put an item where it is.
+        """
         commands = list[tuple[Any, ...]]()
         for category, items in popular.items():
             key = f"{self._prefix}rec:{POPULAR}" + (f":{category}" if category else "")
-            payload = to_json({"items": items, "computed_ms": now_ms})
+            document = {"items": items, "computed_ms": now_ms}
+            payload = to_json(document | {"rules": rules[category]} if category in rules else document)
             commands.append(("SET", key, payload, "EX", self._lists.ttl_s) if items else ("DEL", key))
         if commands:
             self.client.pipeline(commands)

@@ -32,6 +32,14 @@ def test_a_click_on_a_shown_item_emits_an_example_at_once() -> None:
     assert take_labels(joiner) == [("r~b", 1, {"click": 1.0})]
 
 
+def test_an_empty_list_gives_no_example() -> None:
+    row = replace(LIST, items=(), scores={}, groups={"user": make_block(1, 1000)})
+
+    joiner = make_joiner(row, make_impression(1, "a", "b"), make_click(2, "b"))
+
+    assert take_labels(joiner) == []
+
+
 def test_an_example_has_the_served_features_and_its_item_row() -> None:
     joiner = make_joiner(LIST, make_impression(1, "a", "b"), make_click(2, "b"))
 

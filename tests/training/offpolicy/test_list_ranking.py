@@ -2,6 +2,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from contract.arrays import Array, Floats, Integers
 from contract.errors import BadData
@@ -34,6 +35,26 @@ def test_drawn_items_keep_the_last_places() -> None:
 
     assert rank_items(shown, np.array([0.1, 0.3, 0.2, 0.9])).tolist() == [1, 2, 0, 3]
     assert rank_items(show()[0], np.array([0.1, 0.3, 0.3, 0.9])).tolist() == [3, 1, 2, 0]
+
+
+def test_pinned_items_keep_their_places() -> None:
+    labels = ({"click": 0.0},) * 3
+    shown = ShownList(replace(make_list("r"), rules=("", "pin", "", ""), pinned=(1,)), labels)
+
+    assert rank_items(shown, np.array([0.1, 0.0, 0.3, 0.9])).tolist() == [3, 1, 2, 0]
+
+
+def test_lists_that_rules_reordered_are_left_out_and_counted() -> None:
+    store = ServedListStore(limit=10)
+    for ident, rules, pinned in (
+        ("a", ("", "pin", "", ""), (1,)),
+        ("b", ("boost", "pin", "", ""), (1,)),
+        ("c", (), ()),
+    ):
+        store.add_list(to_msgpack(replace(make_list(ident), rules=rules, pinned=pinned)))
+
+    assert list(store.lists) == ["a", "c"]
+    assert store.reordered == 1
 
 
 def test_the_former_order_has_weights_of_one_and_is_covered() -> None:

@@ -1,6 +1,7 @@
 """Popular lists in Redis: changed lists are written at once, all lists once a cycle."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,11 @@ from contract.features.encoder import Encoder
 from contract.settings.worker import ListSettings
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from worker.catalogue.catalogue import Catalogue
-from worker.recommend.due_lists import REWRITE_CYCLE
-from worker.recommend.popular_list_writer import PopularListWriter
+from worker.recommend.popular_list_writer import REWRITE_CYCLE, PopularListWriter
 from worker.redis.client import RedisClient
 from worker.retrieval.popularity import Popularity
+from worker.rules.list_rules import ListRules
+from worker.rules.rule_file import RuleFile
 from worker.state.answer_cache import AnswerCache
 
 CATEGORIES = ("shoes", "hats", "empty", "mugs")
@@ -23,13 +25,17 @@ class RecordingCache:
 
     def __init__(self) -> None:
         self.written: list[dict[str, list[str]]] = []
+        self.rules: list[dict[str, dict[str, str]]] = []
         self.fails = False
 
-    def write_popular(self, popular: Mapping[str, Sequence[str]], now_ms: int) -> None:
+    def write_popular(
+        self, popular: Mapping[str, Sequence[str]], now_ms: int, rules: Mapping[str, Mapping[str, str]]
+    ) -> None:
         if self.fails:
             self.fails = False
             raise Unavailable("Redis should answer. Found no answer.")
         self.written.append({category: list(items) for category, items in popular.items()})
+        self.rules.append({category: dict(names) for category, names in rules.items()})
 
 
 class PopularListsHarness:
@@ -157,3 +163,52 @@ def test_lists_lost_by_redis_are_rewritten_within_a_cycle(client: RedisClient) -
         harness.writer.write(NOW_MS)
     # then
     assert all(client.pipeline([("GET", key) for key in keys]))
+
+
+def write_ruled(path: Path, *rules: str) -> tuple[RecordingCache, PopularListsHarness]:
+    """The lists of three popular items, and of an unpopular one, under these rules."""
+    cache = RecordingCache()
+    path.write_text("rules = []\n" if not rules else "\n".join(f"[[rules]]\n{rule}\n" for rule in rules))
+    harness = PopularListsHarness(cache)
+    list_rules = ListRules(harness.catalogue, FEATURES, RuleFile(path, FEATURES))
+    list_rules.refresh(NOW_MS)
+    harness.writer = PopularListWriter(
+        answer_cache=cache,  # type: ignore[arg-type]
+        catalogue=harness.catalogue,
+        popularity=harness.popularity,
+        length=3,
+        rules=list_rules,
+    )
+    harness.set_popular("hats-1", "shoes-0", "shoes-1", "mugs-0")
+    harness.writer.write(NOW_MS)
+    return cache, harness
+
+
+def test_popular_lists_obey_rules_and_name_those_that_acted(tmp_path: Path) -> None:
+    cache, _ = write_ruled(
+        tmp_path / "rules.toml",
+        'name = "no hats"\naction = "exclude"\ncategories = ["hats"]',
+        'name = "first"\naction = "pin"\nitems = ["mugs-1"]',
+        'name = "more"\naction = "boost"\nitems = ["shoes-1"]\nfactor = 100',
+        'name = "two"\naction = "cap"\nper = "category"\nmax = 1',
+    )
+
+    assert cache.written == [
+        {"": ["mugs-1", "shoes-1"], "shoes": ["shoes-1", "shoes-0"], "mugs": ["mugs-1", "mugs-0"], "hats": []}
+    ]
+    assert cache.rules == [
+        {
+            "": {"mugs-1": "first", "shoes-1": "more"},
+            "shoes": {"shoes-1": "more"},
+            "mugs": {"mugs-1": "first"},
+        }
+    ]
+
+
+def test_rules_of_personal_lists_do_not_concern_popular_ones(tmp_path: Path) -> None:
+    cache, _ = write_ruled(
+        tmp_path / "rules.toml", 'name = "no hats"\naction = "exclude"\ncategories = ["hats"]\nlists = ["personal"]'
+    )
+
+    assert cache.written[0][""] == ["hats-1", "shoes-0", "shoes-1"]
+    assert cache.rules == [{}]

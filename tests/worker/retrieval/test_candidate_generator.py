@@ -18,6 +18,7 @@ from worker.retrieval.exploration import FreshItems
 from worker.retrieval.histories import from_recent
 from worker.retrieval.kernels import SOURCES
 from worker.retrieval.popularity import Popularity
+from worker.rules.hiding import Hidden
 
 ITEMS = [f"i{n}" for n in range(12)]
 
@@ -58,7 +59,9 @@ class CandidateHarness:
         )
         hashes = np.array([[item_hash(item) for item in recent]], np.uint64)
         now_ms = np.array([NOW_MS])
-        (candidates,) = generator.generate(from_recent(hashes, now_ms), [self.catalogue.find(bought)], [seed], now_ms)
+        (candidates,) = generator.generate(
+            from_recent(hashes, now_ms), Hidden.of_items([self.catalogue.find(bought)]), [seed], now_ms
+        )
         return candidates
 
     def generate_named(self, *recent: str, bought: Sequence[str] = ()) -> list[tuple[str, str]]:

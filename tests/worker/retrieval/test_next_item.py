@@ -21,6 +21,7 @@ from worker.retrieval.exploration import FreshItems
 from worker.retrieval.kernels import SOURCES
 from worker.retrieval.next_item import NextItemSource
 from worker.retrieval.popularity import Popularity
+from worker.rules.hiding import Hidden
 
 HISTORY_LENGTH = 64
 
@@ -64,7 +65,7 @@ class NextItemHarness:
             next_item=self.source,
         )
         count = len(users)
-        excluded = [self.catalogue.find(bought)] * count
+        excluded = Hidden.of_items([self.catalogue.find(bought)] * count)
         return generator.generate(make_histories(*users, width=width), excluded, range(count), np.full(count, NOW_MS))
 
     def rank(self, *history: str, bought: Sequence[str] = ()) -> list[tuple[str, str]]:

@@ -8,8 +8,9 @@ from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.units import DAY_MS
 from tests.worker.events import FEATURES, NOW_MS, make_arrivals, make_click, make_order, make_product
+from tests.worker.rules.rule_sets import compile_rules, make_rule
 from worker.catalogue.catalogue import Catalogue
-from worker.retrieval.popularity import Popularity
+from worker.retrieval.popularity import PER_CATEGORY_MAX, Popularity
 
 ITEMS = ("a", "b", "c", "d")
 
@@ -115,3 +116,20 @@ def test_a_sweep_starts_with_active_items_and_covers_all_in_turn(
 
 def test_an_empty_catalogue_has_no_popular_items() -> None:
     assert len(refresh_popularity(Catalogue(Encoder(FEATURES)), InMemoryProfileStore()).top) == 0
+
+
+def test_what_rules_exclude_takes_no_place_among_the_popular_items_of_a_category() -> None:
+    # given more items of a category than are kept, of which rules exclude the most popular ones
+    catalogue = Catalogue(Encoder(FEATURES))
+    items = [f"i{n}" for n in range(PER_CATEGORY_MAX + 5)]
+    for item in items:
+        catalogue.put(make_product(item, category="mugs"))
+    popularity = Popularity(catalogue, 5.0)
+    popularity.seed(catalogue.find(items))
+    rules = compile_rules(catalogue, make_rule("exclude", items=items[:PER_CATEGORY_MAX]))
+    # when
+    popularity.rank(rules)
+    # then
+    left = catalogue.find(items[PER_CATEGORY_MAX:])
+    assert popularity.in_category[1, : len(left) + 1].tolist() == [*left.tolist(), -1]
+    assert popularity.top.tolist() == left.tolist()

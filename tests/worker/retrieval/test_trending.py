@@ -60,14 +60,14 @@ def test_a_bot_moves_neither_popular_nor_trending_items(shop: VisitedShop) -> No
     # given three, two and one people
     shop.visit(*[click("abc"[n % 3], f"u{n}") for n in (0, 3, 6, 1, 4, 2)])
     before = shop.rank()
-    expected = before.top.tolist(), before.trending.tolist()
+    expected = before.top.tolist(), before.rank_trending().top.tolist()
     assert shop.name(expected[0]) == shop.name(expected[1]) == ["a", "b", "c"]
     # when one of them clicks an item again and again
     for n in range(20):
         shop.visit(*[click("c", "u2", NOW_MS - n * 500 - i) for i in range(500)])
     # then
     after = shop.rank()
-    assert (after.top.tolist(), after.trending.tolist()) == expected
+    assert (after.top.tolist(), after.rank_trending().top.tolist()) == expected
     assert after.count_people(shop.catalogue.find(["c"])).round(6) == [1.0]
 
 
@@ -77,9 +77,9 @@ def test_trending_items_are_those_of_now_and_popular_ones_those_of_days(shop: Vi
     popularity = shop.rank()
 
     assert shop.name(popularity.top.tolist()) == ["a", "b"]
-    assert shop.name(popularity.trending.tolist()) == ["b", "a"]
+    assert shop.name(popularity.rank_trending().top.tolist()) == ["b", "a"]
     shoes = shop.catalogue.categories.encode("shoes")
-    assert shop.name(popularity.trending_in_category[shoes].tolist()) == ["b", "a"]
+    assert shop.name(popularity.rank_trending().in_category[shoes].tolist()) == ["b", "a"]
 
 
 def test_a_buyer_counts_with_the_purchase_value_among_popular_items_and_once_among_trending_ones(
@@ -90,7 +90,7 @@ def test_a_buyer_counts_with_the_purchase_value_among_popular_items_and_once_amo
     popularity = shop.rank()
 
     assert shop.name(popularity.top.tolist()) == ["b", "a"]
-    assert shop.name(popularity.trending.tolist()) == ["a", "b"]
+    assert shop.name(popularity.rank_trending().top.tolist()) == ["a", "b"]
 
 
 def test_the_order_of_trending_items_does_not_depend_on_when_each_was_swept(
@@ -103,14 +103,14 @@ def test_the_order_of_trending_items_does_not_depend_on_when_each_was_swept(
     for hours in (0, 12, 24, 36):
         popularity = shop.rank(NOW_MS + hours * HOUR_MS)
     # then
-    assert shop.name(popularity.trending.tolist()) == ["a", "b"]
+    assert shop.name(popularity.rank_trending().top.tolist()) == ["a", "b"]
 
 
 def test_what_nobody_visits_any_more_does_not_trend(shop: VisitedShop) -> None:
     shop.visit(click("a", "u", NOW_MS - 4 * DAY_MS), click("b", "u"))
     shop.catalogue.put(make_product("b", stock=0))
     popularity = shop.rank()
-    assert shop.name(popularity.trending.tolist()) == []
+    assert shop.name(popularity.rank_trending().top.tolist()) == []
     assert shop.name(popularity.top.tolist()) == ["a"]
 
 
