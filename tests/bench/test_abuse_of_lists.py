@@ -16,10 +16,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_one_account_moves_nothing_and_accounts_count_once_each(redis_server: RedisServer) -> None:
-    one = measure(redis_server, 1, accounts=1, clicks=300)
+    account = measure(redis_server, 1, accounts=1, clicks=300)
     accounts, people = (measure(redis_server, 1, accounts=20, clicks=clicks) for clicks in (10, 1))
 
-    assert (one.before, one.people, one.moved) == (one.after, 1.0, 0)
+    assert (account.before, account.people, account.moved) == (account.after, 1.0, 0)
     assert (accounts.after, accounts.people) == (people.after, 20.0)
     assert accounts.after["trending"] == 1
 

@@ -1,6 +1,7 @@
 """Lists of items in Redis: what is on them and why, when each is written again, and what is left out or deleted."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ from worker.recommend import item_list_writer
 from worker.recommend.item_list_writer import ItemListWriter
 from worker.recommend.item_share import WHOLE, ItemShare
 from worker.redis.client import RedisClient
+from worker.rules.list_rules import ListRules
+from worker.rules.rule_file import RuleFile
 from worker.state.answer_cache import AnswerCache
 
 Lists = dict[str, list[tuple[str, str]]]
@@ -197,6 +200,23 @@ def test_items_that_the_bundle_does_not_know_get_no_list(client: RedisClient) ->
     harness.writer.activate(load())
 
     assert set(harness.write()) == {f"similar:{item}" for item in ITEMS}
+
+
+def test_an_item_that_a_list_rule_excludes_leaves_the_lists(client: RedisClient, tmp_path: Path) -> None:
+    # given
+    harness = Harness(client)
+    harness.writer.activate(load())
+    harness.write()
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\nname = "recall"\naction = "exclude"\nitems = ["i1"]\n')
+    rules = ListRules(harness.catalogue, FEATURES, RuleFile(path, FEATURES))
+    harness.catalogue.mark_changed()
+    rules.poll()
+    rules.refresh(NOW_MS)
+    # when
+    harness.writer.write(NOW_MS, WHOLE, rules.of("popular"))
+    # then
+    assert harness.read()["similar:i0"] == [("i2", "neighbour")]
 
 
 def test_another_bundle_writes_all_lists_anew(client: RedisClient) -> None:
