@@ -176,7 +176,7 @@ class ErasureRun:
         reply, histories, list_value, rankings, *decisions = self.redis.pipeline(
             [
                 ("HGETALL", profiles.prefix + profile_key(f"user:{user}")),
-                ("HVALS", *profiles.history_keys([f"user:{user}"])),
+                ("HVALS", *profiles.keys.histories([f"user:{user}"])),
                 ("GET", f"{prefix}rec:{user}"),
                 ("KEYS", f"{prefix}search:{user}:*"),
                 *(("EXISTS", f"{prefix}decision:{order}") for order in erased_user.orders),

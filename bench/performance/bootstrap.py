@@ -38,6 +38,7 @@ from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
+from worker.state.profile_scan import ProfileScan
 from worker.state.profile_store import RedisProfileStore, open_profile_store
 
 FIT_EVENTS: Final = 200_000
@@ -216,7 +217,7 @@ def fold_by_workers(environment: RunEnvironment, history: Path) -> None:
 def count_differences(bootstrapped: RedisProfileStore, folded: RedisProfileStore) -> tuple[int, int]:
     """The number of slices that workers folded or the history gave, and of those that differ but for offsets."""
     slices = differing = 0
-    for page in folded.scan_pages(lambda entity: True):
+    for page in ProfileScan(folded.client, folded.keys).pages(lambda entity: True):
         entities = [entity_from_key(key) for key in page.profiles]
         for entity, own, other in zip(entities, page.profiles.values(), bootstrapped.read(entities), strict=True):
             expected, actual = index_slices(own), index_slices(other, MARK)

@@ -19,6 +19,8 @@ from contract.errors import BadEvent
 from contract.events.addresses import make_address_reader
 from contract.events.bounds import Check, make_check
 from contract.events.codes import count_decimals, read_country, read_currency
+from contract.events.decoding import open_entries, open_text
+from contract.events.guests import GuestId, to_guest_user
 from contract.events.labels import LabelReader
 from contract.events.model import (
     ATTRIBUTES_MAX,
@@ -57,6 +59,7 @@ MILLIS_MAX: Final = 2**53
 MONEY_MAX: Final = 1e9
 LABEL_VALUES: Final = (bool, int, float, str, Decimal)
 check_id: Final = make_check(Id)
+check_guest_id: Final = make_check(GuestId)
 check_word: Final = make_check(Word)
 ENTRIES: Final = Annotated[list[Any], Meta(max_length=LIST_ITEMS_MAX)]
 LINES: Final = Annotated[list[Any], Meta(min_length=1, max_length=LIST_ITEMS_MAX)]
@@ -98,11 +101,32 @@ class DocumentReader:
 
     def read(self, document: object) -> Event:
         """The event that a document holds; raises `BadEvent`."""
-        values = self._read_fields(document, self._fields, "$")
+        values = self._read_fields(self._name_guest(document), self._fields, "$")
         struct = KINDS[self._kind]
         if struct is Label:
             values["task"], values["value"] = self._labels.read(values["task"], values["value"])
         return self._money.convert(struct(**values))
+
+    def _name_guest(self, document: object) -> object:
+        """The document; if it has the id of a guest and that of no user, with the id under which the guest acts."""
+        if not isinstance(document, dict) or "guest_id" not in self._fields or document.get("guest_id") is None:
+            return document
+        if not self._is_no_id(document.get("user_id")):
+            return document
+        try:
+            guest_id = check_guest_id(self._read_id(document["guest_id"]))
+        except (Unreadable, msgspec.ValidationError):  # no guest either: an unknown user
+            return {**document, "user_id": document.get("user_id") or ""}
+        return {**document, "user_id": to_guest_user(guest_id)}
+
+    def _is_no_id(self, value: object) -> bool:
+        """Whether a value is absent, or a placeholder."""
+        try:
+            return value is None or not self._read_id(value)
+        except Placeholder:
+            return True
+        except (Unreadable, msgspec.ValidationError):
+            return False
 
     def _read_fields(self, document: object, fields: Mapping[str, Field], path: str) -> dict[str, Any]:
         if not isinstance(document, dict):
@@ -163,6 +187,7 @@ class DocumentReader:
         }
         by_type: tuple[tuple[Any, Read], ...] = (
             (Id, self._read_id),
+            (GuestId, self._read_id),
             (Ids, lambda value: self._read_ids(value, label)),
             (Ip, self._read_ip),
             (Millis, lambda value: self._read_time(value, label)),
@@ -185,7 +210,7 @@ class DocumentReader:
 
     def _read_ids(self, value: object, label: str) -> tuple[str, ...]:
         """The ids of a list, without those that are none."""
-        entries, idents = msgspec.convert(value, ENTRIES), list[str]()
+        entries, idents = msgspec.convert(open_text(value), ENTRIES), list[str]()
         for entry in entries:
             try:
                 idents.append(check_id(self._read_id(entry)))
@@ -208,13 +233,13 @@ class DocumentReader:
         return country
 
     def _read_lines(self, value: object) -> tuple[Line, ...]:
-        lines = enumerate(msgspec.convert(value, LINES))
+        lines = enumerate(msgspec.convert(open_entries(value), LINES))
         read = [self._read_fields(line, self._line_fields, f"$.lines[{number}]") for number, line in lines]
         return tuple(Line(**values) for values in read)
 
     def _read_attributes(self, value: object) -> dict[str, object]:
         """The first `ATTRIBUTES_MAX` attributes. Whether a value is of its type is found where a feature reads it."""
-        attributes = msgspec.convert(value, dict[str, Any])
+        attributes = msgspec.convert(open_text(value), dict[str, Any])
         if len(attributes) > ATTRIBUTES_MAX:
             self._on_ignored(self._kind, "attributes")
         return dict(islice(attributes.items(), ATTRIBUTES_MAX))
@@ -284,7 +309,7 @@ def read_label_value(value: object) -> object:
 
 
 def read_vector(value: object) -> tuple[float, ...]:
-    return tuple(read_number(element) for element in msgspec.convert(value, ENTRIES))
+    return tuple(read_number(element) for element in msgspec.convert(open_text(value), ENTRIES))
 
 
 def read_plain(bounds: Any) -> Read:

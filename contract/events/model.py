@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, defstruct
 from msgspec.structs import astuple, force_setattr, replace
 
 from contract.errors import BadEvent
+from contract.events.guests import GuestId
 from contract.units import MINUTE_MS
 
 RECORD_BYTES_MAX: Final = 256 * 1024
@@ -101,10 +102,14 @@ class Event(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class UserEvent(Event, frozen=True, gc=False, kw_only=True):
-    """An event of one user, keyed by the user on its topic; the id is empty if the record's is a placeholder."""
+    """An event of one user, keyed by the user on its topic; the id is empty if the record's is a placeholder.
+
+    `guest_id`: who acted before the login, see `contract.events.guests`. Without a user the event is the guest's.
+    """
 
     user_id: Id
     attributes: Attributes | None = None
+    guest_id: GuestId | None = None
 
     def __post_init__(self) -> None:
         if self.attributes:

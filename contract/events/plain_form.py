@@ -14,6 +14,7 @@ import msgspec
 from contract.errors import BadEvent
 from contract.events.addresses import make_address_reader
 from contract.events.codes import COUNTRY_CODES, read_country, read_currency
+from contract.events.guests import GuestId
 from contract.events.labels import LabelReader
 from contract.events.model import KINDS, Id, Impression, Label, Order, Product, Search
 from contract.events.times import PLAUSIBLE_MS
@@ -21,6 +22,7 @@ from contract.settings.intake import IntakeSettings
 
 EARLIEST_MS: Final = PLAUSIBLE_MS.start
 END_MS: Final = PLAUSIBLE_MS.stop
+ID_TYPES: Final = (Id, Id | None, GuestId | None)
 COUNTRIES: Final[frozenset[str | None]] = COUNTRY_CODES | {None}
 
 
@@ -29,7 +31,7 @@ class PlainForm:
 
     def __init__(self, kind: str, intake: IntakeSettings, labels: LabelReader) -> None:
         struct = KINDS[kind]
-        ids = [field.name for field in msgspec.structs.fields(struct) if field.type in (Id, Id | None)]
+        ids = [field.name for field in msgspec.structs.fields(struct) if field.type in ID_TYPES]
         self._get_ids = attrgetter(*ids)
         self._labels, self._placeholders = labels, intake.folded_placeholders
         self._read_address = make_address_reader(intake.private_networks).read

@@ -6,18 +6,17 @@ cannot say (placeholders, addresses, codes, times) is looked up. Any other recor
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from contract.errors import BadEvent
 from contract.events.bounds import check_depth
+from contract.events.decoding import decode_document, refuse
 from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
-from contract.events.mending import has_constant, load, load_damaged, mend
 from contract.events.model import KINDS, RECORD_BYTES_MAX, Event
 from contract.events.plain_form import PlainForm
-from contract.events.violations import classify_violation
 from contract.settings.intake import IntakeSettings
 from contract.tasks import Task
 
@@ -85,52 +84,6 @@ class EventReader:
             return self._document_reader.read(document)
         except RecursionError as error:
             refuse(error)
-
-
-def decode_document(value: bytes) -> object:
-    """The plain document of a record; raises `BadEvent`.
-
-    A text that is not UTF-8 is a `DamagedText`, a number that no float can hold is infinity, and NaN is itself: whether
-    that matters depends on their fields.
-    """
-    check_depth(value)
-    try:
-        if not value.isascii():
-            value.decode()
-        return msgspec.json.decode(value)
-    except msgspec.ValidationError:
-        return decode_unusual(load, value)
-    except UnicodeDecodeError as error:
-        return decode_unusual(load_damaged, value, error)
-    except (msgspec.DecodeError, RecursionError) as error:
-        if (mended := mend(value)) != value:
-            return decode_document(mended)
-        if has_constant(value):
-            return decode_unusual(load, value, error)
-        refuse(error)
-
-
-def decode_unusual(load_value: Callable[[bytes], object], value: bytes, cause: Exception | None = None) -> object:
-    """The document by a slower decoder; raises `BadEvent`, for `cause` where the value is no document at all."""
-    try:
-        return load_value(value)
-    except RecursionError as error:
-        refuse(error)
-    except ValueError as error:
-        refuse(cause or error)
-
-
-def refuse(error: Exception) -> NoReturn:
-    """Raise the `BadEvent` for an error of a decoder."""
-    if isinstance(error, RecursionError):
-        detail = "A record should be nested a few levels deep. Found it too deep to read."
-        raise BadEvent("too_deep", detail) from error
-    if isinstance(error, UnicodeDecodeError):
-        detail = f"A record should be UTF-8. Found {error.reason} at byte {error.start}."
-        raise BadEvent("not_utf8", detail) from error
-    if isinstance(error, msgspec.ValidationError):
-        raise BadEvent(classify_violation(str(error)), str(error)) from error
-    raise BadEvent("not_json", str(error)) from error
 
 
 EventReaders: TypeAlias = Mapping[str, EventReader]  # by kind

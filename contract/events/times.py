@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from math import floor
 from typing import Final
 
@@ -18,14 +19,14 @@ MICROSECONDS: Final = range(10**14, 10**17)
 def read_time(value: object, unit: str) -> int:
     """The epoch milliseconds of a time in this unit; raises `Unreadable`.
 
-    ISO 8601 with a zone is read whatever unit is declared, since it can mean nothing else.
+    A date with a zone is read whatever unit is declared, since it can mean nothing else.
     """
     if isinstance(value, datetime):
         return to_epoch_ms(value)
     if isinstance(value, date):
         return to_epoch_ms(datetime(value.year, value.month, value.day))
-    if isinstance(value, str) and is_iso(value):
-        return parse_iso(value, needs_zone=unit != "iso")
+    if isinstance(value, str) and is_date(value):
+        return parse_date(value.strip(), needs_zone=unit != "iso")
     if unit == "s":
         # With a fraction, as `time.time()` gives it; finite, whatever it is multiplied with.
         return round(min(max(read_number(value), -INTEGER_MAX), INTEGER_MAX) * 1_000)
@@ -39,21 +40,51 @@ def read_whole_part(value: object) -> int:
     return read_integer(value) if number.is_integer() or abs(number) >= INTEGER_MAX else floor(number)
 
 
+MONTH: Final = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)", re.IGNORECASE)
+DOTNET: Final = re.compile(r"/Date\((-?\d{1,16})([+-]\d{4})?\)/")
+# The name of the zone behind its offset, as Java and Go write it, and Go's own clock.
+OFFSET_NAME: Final = re.compile(r"(?<=[Z\d])(\[[^\]]*\]|(?<=[+-]\d{4}) [A-Z]{2,5}( M=[+-][\d.]+)?)$")
 ZONE_NAME: Final = re.compile(r" (UTC|GMT)$")  # as databases write it
+GMT_OFFSET: Final = re.compile(r"\b(GMT|UTC)(?=[+-]\d{4}\b)")  # as JavaScript writes it
+OFFSET_SPACE: Final = re.compile(r" (?=[+-]\d{2}:?\d{2}$)")
+LEAP_SECOND: Final = re.compile(r"(?<=:59:)60(?!\d)")  # no `datetime` has it
+DATE_CHARS_MAX: Final = 128
 
 
-def is_iso(text: str) -> bool:
-    """Whether a text begins like a date: `2026-11-30` or `20261130T`."""
-    return "-" in text[1:8] or "T" in text
+def is_date(text: str) -> bool:
+    """Whether a text begins like a date (`2026-11-30`, `20261130T`), or names a month."""
+    return "-" in text[1:8] or "T" in text or text.startswith("/Date(") or MONTH.search(text) is not None
+
+
+def parse_date(text: str, *, needs_zone: bool) -> int:
+    """The epoch milliseconds of a date in ISO 8601, or in the form of mails, of HTTP, or of .NET."""
+    if match := DOTNET.fullmatch(text):
+        return int(match[1])
+    text = LEAP_SECOND.sub("59", text)
+    if len(text) > DATE_CHARS_MAX:
+        raise Unreadable("Expected a date, got a longer text")
+    return parse_mail_date(text) if MONTH.search(text) else parse_iso(text, needs_zone=needs_zone)
 
 
 def parse_iso(text: str, *, needs_zone: bool) -> int:
     try:
-        moment = datetime.fromisoformat(ZONE_NAME.sub("+00:00", text.strip().upper()))
+        with_offset = ZONE_NAME.sub("+00:00", OFFSET_NAME.sub("", text.upper()))
+        moment = datetime.fromisoformat(OFFSET_SPACE.sub("", with_offset))
     except ValueError as error:
         raise Unreadable(f"Expected ISO 8601, got {text[:40]!r}") from error
     if needs_zone and moment.tzinfo is None:
         raise Unreadable(f"Expected a time with a zone, or `intake.times` to declare `iso`, got {text[:40]!r}")
+    return to_epoch_ms(moment)
+
+
+def parse_mail_date(text: str) -> int:
+    """The time of a date of RFC 2822 (`Mon, 30 Nov 2026 12:00:00 +0000`), or as Java and JavaScript write theirs."""
+    try:
+        moment = parsedate_to_datetime(GMT_OFFSET.sub("", text).replace("-0000", "+0000"))
+    except (ValueError, TypeError, IndexError, OverflowError) as error:  # the last three of what it does not expect
+        raise Unreadable(f"Expected a date of RFC 2822, got {text[:40]!r}") from error
+    if moment.tzinfo is None:  # a zone by a name that stands for several, too
+        raise Unreadable(f"Expected a date of RFC 2822 with its zone as an offset, got {text[:40]!r}")
     return to_epoch_ms(moment)
 
 

@@ -10,6 +10,10 @@ from uuid import UUID
 from contract.errors import ShopstreamError
 
 DECIMAL: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+", re.ASCII)
+# As people write numbers, where they can mean nothing else: a comma before one or two digits, or marks of two kinds.
+WRITTEN: Final = re.compile(
+    r"[+-]?([0-9]+|[0-9]{1,3}([.'’\s][0-9]{3})+),[0-9]{1,2}|[+-]?[0-9]{1,3}([,'’\s][0-9]{3})+\.[0-9]{1,2}"
+)
 DIGITS_MAX: Final = 64  # of a number as text, and of one that is read as text
 INTEGER_MAX: Final = 2**63 - 1
 FLAGS: Final = {
@@ -60,11 +64,19 @@ def read_number(value: object) -> float:
             number = value
         case str() if len(value) <= DIGITS_MAX and DECIMAL.fullmatch(value.strip()):
             number = float(value.strip())  # which strips more than `float` does
+        case str() if len(value) <= DIGITS_MAX and WRITTEN.fullmatch(value.strip()):
+            number = parse_written(value.strip())
         case _:
             raise Unreadable(f"Expected `float`, got `{name_type(value)}`")
     if not math.isfinite(number):
         raise Unreadable("Number out of range")
     return number
+
+
+def parse_written(text: str) -> float:
+    """A number with marks between its thousands, or a comma before its decimals."""
+    whole, decimals = re.split(r"[.,](?=[0-9]+$)", text)
+    return float(f"{re.sub(r'[^0-9+-]', '', whole)}.{decimals}")
 
 
 def to_float(value: int | Decimal) -> float:

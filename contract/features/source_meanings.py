@@ -29,6 +29,7 @@ MEANINGS: Final = {
     "event.currency": "the order's currency",
     "event.device_id": "the device",
     "event.event_id": "the event's own id; no two events share one, so a model can learn nothing from it",
+    "event.guest_id": "the guest, before or at a login",
     "event.ip": "the network address",
     "event.item_id": "the clicked or reviewed item",
     "event.order_id": "the order that the review is of",

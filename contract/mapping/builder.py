@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from contract.events.decoding import open_entries
 from contract.mapping.paths import ABSENT_ERRORS, Step, compile_path, parse_path, split_each
 from contract.mapping.shapes import Place
 from contract.mapping.sources import compile_convert, compile_key, decode_text, find_list, list_sources, make_check
@@ -211,6 +212,8 @@ class Writer:
         list_steps = find_list(sources)
         entries = self.locate_list(list_steps) if list_steps is not None else "[document]"
         self.write(1, f"value = {entries}")
+        self.write(1, "if not isinstance(value, list):")
+        self.write(2, f"value = {self.bind(open_entries)}(value)")
         self.write(1, "if isinstance(value, list):")
         self.write(2, "lines = []")
         self.write(2, "for entry in value:")

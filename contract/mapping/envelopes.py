@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from contract.errors import BadEvent
+from contract.events.decoding import decode_document
 from contract.events.model import RECORD_BYTES_MAX
-from contract.events.reading import decode_document
 
 FRAMING: Final = b"\0"  # of a schema registry: this byte, then the id of the schema in four
 FRAMING_BYTES: Final = 5

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from contract.errors import BadEvent
-from contract.events.reading import decode_document
+from contract.events.decoding import decode_document
 from contract.mapping.paths import Getter, Step, compile_path, parse_path, split_each
 from contract.mapping.values import Convert, compile_table, compile_time
 from contract.settings.mapping import MONEY_FIELDS, FieldSource, FieldSources

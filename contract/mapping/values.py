@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from contract.events.codes import count_decimals
-from contract.events.times import to_epoch_ms
-from contract.events.values import Unreadable, read_text
+from contract.events.codes import count_decimals, read_currency
+from contract.events.times import PER_MS, read_time, to_epoch_ms
+from contract.events.values import Unreadable, read_number, read_text
 from contract.mapping.paths import to_text
 
 Convert = Callable[[Any], Any]
-MS_PER_UNIT: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 OTHERS: Final = "*"  # in a table: all values that it lacks
 
 
@@ -22,18 +21,12 @@ def compile_time(unit: str) -> Convert:
     """A time in `unit` as epoch milliseconds; `iso` without a zone is UTC."""
     if unit == "iso":
         return read_iso
-    ms_per_unit = MS_PER_UNIT[unit]
-    units_per_ms = round(1 / ms_per_unit)
+    units_per_ms = PER_MS.get(unit)
 
     def convert(value: Any) -> Any:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, int) and units_per_ms:
+        if type(value) is int and units_per_ms:
             return value // units_per_ms  # exact: nanoseconds are beyond the precision of a float
-        try:
-            return int(value) // units_per_ms if units_per_ms else round(float(value) * ms_per_unit)
-        except (TypeError, ValueError, OverflowError):
-            return value
+        return read_other(value, unit)
 
     return convert
 
@@ -44,11 +37,14 @@ def read_iso(value: Any) -> Any:
             return to_epoch_ms(datetime.fromisoformat(value))
         except ValueError:
             pass
-        try:
-            return to_epoch_ms(datetime.fromisoformat(value.strip().removesuffix(" UTC")))
-        except ValueError:
-            return value
-    return to_epoch_ms(value) if isinstance(value, datetime) else value  # as Avro's logical types are decoded
+    return read_other(value, "iso")
+
+
+def read_other(value: Any, unit: str) -> Any:
+    try:
+        return read_time(value, unit)
+    except Unreadable:
+        return value
 
 
 def compile_table(table: Mapping[str, object]) -> Convert:
@@ -64,12 +60,10 @@ def compile_table(table: Mapping[str, object]) -> Convert:
 
 def to_major(value: Any, currency: Any) -> Any:
     """An amount in the minor unit of its currency (cents) as one in the currency's own unit."""
-    if isinstance(value, bool):
-        return value
     try:
-        decimals = count_decimals(currency.strip().upper() if isinstance(currency, str) else "")
-        return float(value) / 10**decimals
-    except (TypeError, ValueError, OverflowError):
+        decimals = count_decimals(read_currency(str(currency)) if isinstance(currency, str | int) else "")
+        return read_number(value) / 10**decimals
+    except Unreadable:
         return value
 
 

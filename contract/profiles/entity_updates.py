@@ -30,6 +30,7 @@ from contract.events.model import Click, Event, Impression, Judgement, Order, Re
 from contract.hashing import buckets_of, hash_id, hash_texts
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, FAMILY_CODES, EntityKinds
 from contract.profiles.erasures import NO_ERASURES, ErasedIds, Erasures
+from contract.profiles.logins import LoginWrite, list_logins
 from contract.profiles.record import JUDGED_TASKS, source_family
 
 TASK_CODES: Final = {task: code for code, task in enumerate(JUDGED_TASKS)}
@@ -171,6 +172,7 @@ class UpdateBatch:
     is_folded: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, but not folded
     erased_ids: ErasedIds  # left out where links are read
     erased_until_s: npt.NDArray[np.int64]  # (E) up to which links with a user are masked; or -1
+    logins: Sequence[LoginWrite] = ()
 
     def find_first(self, kind: str) -> npt.NDArray[np.int64]:
         """(N) The first update of an entity of this kind by each arrival, -1 where there is none."""
@@ -209,7 +211,7 @@ def to_updates(
         kinds=kinds,
         index=index,
         entities=list(index),
-        kind=np.array([kinds.codes.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
+        kind=np.array([kinds.codes.get(entity.partition(":")[0], -1) for entity in index], np.int64),
         id_hash=np.maximum(hashes >> 1, 1),
         bucket=buckets_of(hashes),
         start=start,
@@ -219,6 +221,12 @@ def to_updates(
         is_folded=ts_ms > cutoffs_ms[entity_numbers],
         erased_ids=erasures.to_erased_ids(),
         erased_until_s=cutoffs_ms // 1000,
+        logins=[
+            login
+            for arrival in arrivals
+            if getattr(arrival.event, "guest_id", None) is not None
+            for login in list_logins(arrival.event, arrival.source, arrival.offset, erasures)
+        ],
     )
 
 

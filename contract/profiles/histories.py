@@ -17,6 +17,7 @@ import numpy.typing as npt
 from contract.errors import BadProfile
 from contract.hashing import SEED, bucket_of, hash_id
 from contract.profiles.entity_updates import UpdateBatch
+from contract.profiles.logins import LOGINS, read_rows
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
 from contract.redis_keys import escape_id, unescape_id
 
@@ -160,9 +161,33 @@ class LatestItems(NamedTuple):
     seen_s: npt.NDArray[np.uint32]  # (U, HISTORY_MAX)
 
 
+class SortedEntries(NamedTuple):
+    """N entries of users, the users descending and those of each newest first."""
+
+    user: npt.NDArray[np.int64]  # (N)
+    entries: npt.NDArray[np.void]  # (N) of ENTRY
+
+
+def select_latest(users: int, owned: SortedEntries) -> LatestItems:
+    """The latest `HISTORY_MAX` entries of each of some users."""
+    shape = users, HISTORY_MAX
+    latest = LatestItems(np.zeros(shape, np.uint64), np.zeros(shape, np.uint8), np.zeros(shape, np.uint32))
+    user, entries = owned
+    place = np.arange(len(user)) - np.searchsorted(-user, -user)
+    kept = place < HISTORY_MAX
+    user, place, entries = user[kept], place[kept], entries[kept]
+    latest.items[user, place] = entries["item"]
+    latest.actions[user, place] = entries["action"]
+    latest.seen_s[user, place] = entries["seen_s"]
+    return latest
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedHistories(Sequence[Histories]):
-    """R records of `users` users; as a sequence, the records of each user by source."""
+    """R records of `users` users; as a sequence, the records of each user by source.
+
+    `logins`: of these users, each with the number of the user, the source and the record.
+    """
 
     users: int
     sources: Sequence[str]  # the distinct source names
@@ -170,9 +195,30 @@ class LoadedHistories(Sequence[Histories]):
     source: npt.NDArray[np.int64]  # (R) index into `sources`
     length: npt.NDArray[np.int64]  # (R) bytes of each record
     records: bytes | memoryview  # concatenated
+    logins: Sequence[tuple[int, str, bytes]] = ()
+
+    def separate_logins(self) -> "LoadedHistories":
+        """The same where `sources` are all fields of their hashes, those of logins too."""
+        is_login = np.array([name.startswith(LOGINS) for name in self.sources], np.bool_)
+        if not is_login.any():
+            return self
+        own = ~is_login[self.source]
+        logins, records, ends = list[tuple[int, str, bytes]](), bytearray(), np.cumsum(self.length)
+        rows = zip(self.user.tolist(), self.source.tolist(), ends.tolist(), self.length.tolist(), strict=True)
+        for user, source, end, length in rows:
+            record = self.records[end - length : end]
+            if is_login[source]:
+                logins.append((user, self.sources[source].removeprefix(LOGINS), bytes(record)))
+            else:
+                records += record
+        return LoadedHistories(
+            self.users, self.sources, self.user[own], self.source[own], self.length[own], bytes(records), logins
+        )
 
     def check(self) -> None:
         """Raise `BadProfile` unless all records have this layout."""
+        for _, _, logins in self.logins:
+            read_rows(logins)
         size = self.length - len(HEADER)
         is_bad = (size <= 0) | (size % ENTRY.itemsize != 0) | (size > ENTRIES_BYTES_MAX)
         if not is_bad.any():
@@ -184,10 +230,12 @@ class LoadedHistories(Sequence[Histories]):
 
     def latest(self) -> LatestItems:
         """The latest items of each user. The records are checked."""
-        shape = self.users, HISTORY_MAX
-        latest = LatestItems(np.zeros(shape, np.uint64), np.zeros(shape, np.uint8), np.zeros(shape, np.uint32))
+        return select_latest(self.users, self.sort_entries())
+
+    def sort_entries(self) -> "SortedEntries":
+        """All entries, the users descending and those of each newest first. The records are checked."""
         if not len(self.length):
-            return latest
+            return SortedEntries(np.zeros(0, np.int64), np.zeros(0, ENTRY))
         is_entry = np.ones(len(self.records), np.bool_)
         is_entry[self._find_headers()] = False
         entries = np.frombuffer(np.frombuffer(self.records, np.uint8)[is_entry].tobytes(), ENTRY)
@@ -196,14 +244,7 @@ class LoadedHistories(Sequence[Histories]):
         rank = np.argsort(np.argsort(np.array(self.sources)))  # by name, whatever order the store has them in
         order = np.lexsort((np.arange(len(entries)), np.repeat(rank[self.source], counts), entries["seen_s"], user))
         order = order[::-1]
-        user, entries = user[order], entries[order]  # users descending, each newest first
-        place = np.arange(len(user)) - np.searchsorted(-user, -user)
-        kept = place < HISTORY_MAX
-        user, place, entries = user[kept], place[kept], entries[kept]
-        latest.items[user, place] = entries["item"]
-        latest.actions[user, place] = entries["action"]
-        latest.seen_s[user, place] = entries["seen_s"]
-        return latest
+        return SortedEntries(user[order], entries[order])
 
     def to_mappings(self) -> list[dict[str, bytes]]:
         """The records of each user by source."""
@@ -246,4 +287,4 @@ def load_histories(histories: Sequence[Histories]) -> LoadedHistories:
         np.array([source for _, source, _ in rows], np.int64),
         np.array([len(record) for _, _, record in rows], np.int64),
         b"".join(record for _, _, record in rows),
-    )
+    ).separate_logins()

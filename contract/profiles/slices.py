@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadProfile
-from contract.hashing import bucket_of
+from contract.hashing import bucket_of, buckets_of, hash_texts
 from contract.profiles.histories import ENTRY, NO_HISTORIES, HistoryWrite, HistoryWrites
+from contract.profiles.logins import LoginWrite
 from contract.profiles.record import LAYOUT, RECORD, new_slice
 
 Slices: TypeAlias = Mapping[str, bytes]  # source name -> record
@@ -104,7 +105,7 @@ def split_records(records: bytes) -> list[bytes]:
 class SliceWrites(Mapping[str, Slices]):
     """W slices to write, sorted by bucket and entity; as a mapping, by entity and source.
 
-    `histories`: what to add to histories with them.
+    `histories`: what to add to histories with them. `logins`: those to record, of any buckets, in the order of the log.
     """
 
     entities: Sequence[str]
@@ -114,10 +115,14 @@ class SliceWrites(Mapping[str, Slices]):
     bucket: npt.NDArray[np.int64]  # (W)
     records: bytes  # concatenated
     histories: HistoryWrites = NO_HISTORIES
+    logins: Sequence[LoginWrite] = ()
 
     def buckets(self) -> set[int]:
         """The buckets that are written to."""
-        return set(self.bucket.tolist())
+        buckets = set(self.bucket.tolist())
+        if self.logins:
+            buckets.update(buckets_of(hash_texts([login.entity for login in self.logins])).tolist())
+        return buckets
 
     def list_histories(self) -> list[HistoryWrite]:
         """The writes to histories one by one."""
@@ -138,9 +143,9 @@ class SliceWrites(Mapping[str, Slices]):
         entries = np.frombuffer(own.entries, ENTRY)[np.repeat(is_own, own.length)].tobytes()
         row = (np.cumsum(kept) - 1)[own.slice[is_own]]
         histories = HistoryWrites(row, own.length[is_own], own.is_new[is_own], entries)
-        return SliceWrites(
-            self.entities, self.sources, self.entity[kept], self.source[kept], self.bucket[kept], records, histories
-        )
+        logins = [login for login in self.logins if bucket_of(login.entity) in buckets]
+        entity, source, bucket = self.entity[kept], self.source[kept], self.bucket[kept]
+        return SliceWrites(self.entities, self.sources, entity, source, bucket, records, histories, logins)
 
     def to_mapping(self) -> dict[str, dict[str, bytes]]:
         """The slices by entity and source."""

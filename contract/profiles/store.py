@@ -15,6 +15,7 @@ from contract.hashing import bucket_of
 from contract.profiles.entity_updates import UpdateBatch, family_code
 from contract.profiles.fold import Aggregates, FoldState, assign_slices, fold_batch, read_entities
 from contract.profiles.histories import HistoryWrite, LoadedHistories, collect_histories, load_histories
+from contract.profiles.logins import LOGINS, add_logins
 from contract.profiles.record import FAMILIES, RECORD
 from contract.profiles.slices import Slices, SliceWrites, to_columns
 
@@ -28,13 +29,13 @@ class ProfileStore(Protocol):
         """The slices of each entity, in the order given; as `LoadedSlices` where the store has them as columns."""
 
     def read_histories(self, users: Sequence[str]) -> LoadedHistories:
-        """The histories of each user (`user:ID`), in the order given."""
+        """The histories and logins of each user (`user:ID`), in the order given."""
 
     def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         """For every bucket, the merged offset of each of the sources that it has."""
 
     def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
-        """Write slices, histories and offsets atomically by bucket.
+        """Write slices, histories, logins and offsets atomically by bucket.
 
         Raises `StaleState` where a bucket's offsets are not `expected`.
         """
@@ -66,9 +67,14 @@ class InMemoryProfileStore:
         for entity, slices in writes.items():
             if bucket_of(entity) not in stale:
                 self.slices.setdefault(entity, {}).update(slices)
-        for write in writes.list_histories() if isinstance(writes, SliceWrites) else ():
-            if not stale or bucket_of(write.user) not in stale:
-                self._write_history(write)
+        if isinstance(writes, SliceWrites):
+            for write in writes.list_histories():
+                if not stale or bucket_of(write.user) not in stale:
+                    self._write_history(write)
+            for login in writes.logins:
+                if bucket_of(login.entity) not in stale:
+                    records, name = self.histories.setdefault(login.entity, {}), LOGINS + login.source
+                    records[name] = add_logins(records.get(name, b""), [login])
         if stale:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other offsets.")
 
@@ -108,7 +114,7 @@ class FoldedBatch:
         return read_entities(self.state, numbers, np.array(now_ms, np.int64))
 
     def slice_writes(self) -> SliceWrites:
-        """The slices that the batch changed, and what it adds to histories."""
+        """The slices that the batch changed, and what it adds to histories and logins."""
         is_written = np.zeros(len(self.slice_entity), np.bool_)
         is_written[self.own_slice[self.is_folded]] = True
         written = np.flatnonzero(is_written)
@@ -119,9 +125,9 @@ class FoldedBatch:
         position = np.zeros(len(self.slice_entity), np.int64)
         position[written[order]] = np.arange(len(written))
         histories = collect_histories(self.updates, self.counted, self.own_slice, position)
-        return SliceWrites(
-            self.updates.entities, self.sources, entity[order], source, bucket[order], rows.tobytes(), histories
-        )
+        records, logins = rows.tobytes(), self.updates.logins
+        entities, sources = self.updates.entities, self.sources
+        return SliceWrites(entities, sources, entity[order], source, bucket[order], records, histories, logins)
 
 
 def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.bool_] | None = None) -> FoldedBatch:

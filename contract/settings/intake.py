@@ -56,6 +56,10 @@ class IntakeSettings(Section):
         "n/a",
         "#n/a",
         "na",
+        "\\n",  # what databases write of a null into files
+        "<null>",
+        "<nil>",
+        "<none>",
         "unset",
         "not set",
         "not_set",
@@ -74,6 +78,7 @@ class IntakeSettings(Section):
         "000000000000000",  # the number of a telephone without one
         "00:00:00:00:00:00",  # addresses of a network card that systems give instead of the true one
         "02:00:00:00:00:00",
+        "ff:ff:ff:ff:ff:ff",
         "9774d56d682e549c",  # what one release of Android gave to every device
     )
     private_networks: tuple[Network, ...] = (

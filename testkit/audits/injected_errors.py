@@ -58,7 +58,7 @@ class ErrorInjector:
 
     def delete_slice(self, name: SliceName) -> InjectedError:
         count = int(self._read(name)["count"])
-        self._client.pipeline([("HDEL", self._profiles.profile_key(name[0]), name[1])])
+        self._client.pipeline([("HDEL", self._profiles.keys.profile(name[0]), name[1])])
 
         def is_standing() -> bool:
             return not self._exists(name) or int(self._read(name)["count"]) < count
@@ -79,7 +79,7 @@ class ErrorInjector:
 
     def shift_merged(self, name: SliceName) -> InjectedError:
         bucket, source = bucket_of(name[0]), name[1]
-        key = self._profiles.offsets_key(bucket)
+        key = self._profiles.keys.offsets(bucket)
 
         def shift(by: int) -> None:
             self._client.pipeline([("HINCRBY", key, source, by)])
@@ -103,7 +103,7 @@ class ErrorInjector:
         )
 
     def delete_history(self, name: SliceName) -> InjectedError:
-        length, (key,) = len(self._read_history(name)), self._profiles.history_keys([name[0]])
+        length, (key,) = len(self._read_history(name)), self._profiles.keys.histories([name[0]])
         self._client.pipeline([("HDEL", key, name[1])])
         return InjectedError("missing history", name_history(name), lambda: len(self._read_history(name)) < length)
 
@@ -126,26 +126,26 @@ class ErrorInjector:
 
     def _read_history(self, name: SliceName) -> bytes:
         """A record; the layout alone where there is none."""
-        (record,) = self._client.pipeline([("HGET", *self._profiles.history_keys([name[0]]), name[1])])
+        (record,) = self._client.pipeline([("HGET", *self._profiles.keys.histories([name[0]]), name[1])])
         return record or HEADER
 
     def _write_history(self, name: SliceName, record: bytes) -> None:
-        self._client.pipeline([("HSET", *self._profiles.history_keys([name[0]]), name[1], record)])
+        self._client.pipeline([("HSET", *self._profiles.keys.histories([name[0]]), name[1], record)])
 
     def _read(self, name: SliceName) -> np.void:
-        (record,) = self._client.pipeline([("HGET", self._profiles.profile_key(name[0]), name[1])])
+        (record,) = self._client.pipeline([("HGET", self._profiles.keys.profile(name[0]), name[1])])
         fields: np.void = np.frombuffer(record or bytes(RECORD.itemsize), RECORD)[0]
         return fields
 
     def _exists(self, name: SliceName) -> bool:
-        (reply,) = self._client.pipeline([("HEXISTS", self._profiles.profile_key(name[0]), name[1])])
+        (reply,) = self._client.pipeline([("HEXISTS", self._profiles.keys.profile(name[0]), name[1])])
         return bool(reply)
 
     def _write(self, name: SliceName, record: np.void, **fields: int) -> None:
         changed: npt.NDArray[np.void] = np.array([record], RECORD)
         for field, value in fields.items():
             changed[field] = value
-        self._client.pipeline([("HSET", self._profiles.profile_key(name[0]), name[1], changed.tobytes())])
+        self._client.pipeline([("HSET", self._profiles.keys.profile(name[0]), name[1], changed.tobytes())])
 
 
 ERROR_KINDS: Final[Mapping[str, Callable[[ErrorInjector, SliceName], InjectedError]]] = {

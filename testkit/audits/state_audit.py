@@ -1,4 +1,4 @@
-"""The state audit: compares every slice and history in Redis with a plain oracle that folds the same log from Kafka."""
+"""The state audit: compares all slices, histories and logins in Redis with a plain oracle that folds the same log."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ from contract.profiles.record import entity_from_key, profile_key
 from contract.redis_keys import escape_id
 from testkit.environment.kafka_log import KafkaLog, Offsets
 from testkit.environment.run_environment import RunEnvironment
+from testkit.oracle.logins import FIELD, describe_difference
 from testkit.oracle.profiles import ProfileOracle
 from testkit.oracle.records import first_difference, history_difference
 from transport.records import Record
@@ -41,35 +42,49 @@ class StateAudit:
         return source_name(kind, self._topic_ids[self._environment.topics.topic_name(kind)], partition)
 
     def find_mismatches(self, prior: ProfileOracle | None = None) -> list[str]:
-        """Each slice or history that differs from the oracle's, is missing or should not exist, as a sentence.
+        """Each record that differs from the oracle's, is missing or should not exist, as a sentence.
 
         `prior`: an oracle that has folded records which are no longer in the log.
         """
         return self.compare(self.build_oracle(prior))
 
     def compare(self, oracle: ProfileOracle, *, only_existing_topics: bool = False) -> list[str]:
-        """Each slice or history that differs from the oracle's, is missing or should not exist, as a sentence.
+        """Each record that differs from the oracle's, is missing or should not exist, as a sentence.
 
         `only_existing_topics`: leave out slices of topics that were deleted, which cannot be folded again.
         """
         expected, stored, erased_until = oracle.slices, dict(self.read_slices()), oracle.erased_until
         histories, stored_histories = oracle.histories(), dict(self.read_histories())
+        logins, stored_logins = oracle.logins.rows(), dict(self.read_logins())
         logs = {self.build_source_name(kind, 0).rpartition("/")[0] for kind in self._kinds}
-        return [
-            f"{entity} of {source}: {difference}"
-            for entity, source in sorted(set(stored) | set(expected))
-            if (source.rpartition("/")[0] in logs or not only_existing_topics)
-            and (
-                difference := first_difference(
-                    expected.get((entity, source)), stored.get((entity, source)), erased_until
+        return (
+            [
+                f"{entity} of {source}: {difference}"
+                for entity, source in sorted(set(stored) | set(expected))
+                if (source.rpartition("/")[0] in logs or not only_existing_topics)
+                and (
+                    difference := first_difference(
+                        expected.get((entity, source)), stored.get((entity, source)), erased_until
+                    )
                 )
-            )
-        ] + [
-            f"history of {user}, {source}: {difference}"
-            for user, source in sorted(set(stored_histories) | set(histories))
-            if (source.rpartition("/")[0] in logs or not only_existing_topics)
-            and (difference := history_difference(histories.get((user, source)), stored_histories.get((user, source))))
-        ]
+            ]
+            + [
+                f"history of {user}, {source}: {difference}"
+                for user, source in sorted(set(stored_histories) | set(histories))
+                if (source.rpartition("/")[0] in logs or not only_existing_topics)
+                and (
+                    difference := history_difference(
+                        histories.get((user, source)), stored_histories.get((user, source))
+                    )
+                )
+            ]
+            + [
+                f"logins of {user}, {source}: {difference}"
+                for user, source in sorted(set(stored_logins) | set(logins))
+                if (source.rpartition("/")[0] in logs or not only_existing_topics)
+                and (difference := describe_difference(logins.get((user, source)), stored_logins.get((user, source))))
+            ]
+        )
 
     def build_oracle(self, prior: ProfileOracle | None = None) -> ProfileOracle:
         """The oracle after every partition of every folded topic; continues `prior`, if given."""
@@ -86,7 +101,15 @@ class StateAudit:
 
     def read_histories(self) -> Iterator[tuple[SliceName, bytes]]:
         """Every history in Redis by user and source; one under a wrong key is named `misplaced KEY`."""
-        yield from self._read("history:", user_from_history_key, history_key)
+        for (user, field), record in self._read("history:", user_from_history_key, history_key):
+            if not field.startswith(FIELD):
+                yield (user, field), record
+
+    def read_logins(self) -> Iterator[tuple[SliceName, bytes]]:
+        """Every record of logins in Redis by user or guest, and source."""
+        for (user, field), record in self._read("history:", user_from_history_key, history_key):
+            if field.startswith(FIELD):
+                yield (user, field.removeprefix(FIELD)), record
 
     def _read(
         self, kind: str, parse_key: Callable[[str], str], build_key: Callable[[str], str]

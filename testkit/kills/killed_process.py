@@ -1,6 +1,5 @@
 """A score worker process that is killed at seeded moments and restarted; a step file shows the step it died in."""
 
-import math
 import os
 import random
 import time
@@ -9,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from devservers.process import ChildProcess
 from testkit.environment.run_environment import BATCH_MAX
 from testkit.traffic.producer import TrafficProducer
-from worker.ops.steps import STEPS
+from worker.ops.steps import STEPS, Step
 
 POLL_S: Final = 0.0002
 START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 10.0
 TARGET_TIMEOUT_S: Final = 4.0  # after which any step with a batch replaces the chosen one
 SEND_WHEN_IDLE_S: Final = 0.02
 STEPS_WITH_BATCH: Final = ("read", "score", "claim", "send", "refresh", "publish", "commit", "merge", "cache")
@@ -61,6 +63,14 @@ class KilledProcess:
         byte = os.pread(self._step_file, 1, 0)
         return STEPS[byte[0]] if byte else None
 
+    def freeze(self) -> str | None:
+        """Send SIGSTOP; returns the step that the worker then stays in."""
+        self.child.pause()
+        self.child.wait_until(
+            lambda: psutil.Process(self.child.pid).status() == psutil.STATUS_STOPPED, timeout_s=STOP_TIMEOUT_S
+        )
+        return self.step
+
     def kill(self) -> str:
         """Send SIGKILL; returns the step that the worker died in."""
         self.child.kill()
@@ -93,6 +103,7 @@ class Killer:
         self.kills = kills
         self.rng = random.Random(f"{process.lane} {seed}")
         self.kills_by_step: Counter[str] = Counter()
+        self._has_worked = False  # since its start, at which it counts as idle too
 
     def run(self, report: Callable[[str], None]) -> Counter[str]:
         """Every run of the process that ends by a kill; returns the kills by step."""
@@ -100,6 +111,7 @@ class Killer:
         for number in range(self.kills):
             self.producer.send(events_per_kill)
             self.process.start()
+            self._has_worked = False
             self._wait_for_moment(self.rng.choice(TARGET_STEPS[self.process.lane]), self.rng.randint(1, OCCURRENCE_MAX))
             step = self.process.kill()
             self.kills_by_step[step] += 1
@@ -107,22 +119,33 @@ class Killer:
         return self.kills_by_step
 
     def _wait_for_moment(self, target: str | None, occurrence: int) -> None:
-        """Return at the chosen occurrence of the step, or in any step with a batch if it does not occur in time."""
+        """Return at the chosen occurrence of the step, or in any step with a batch if it does not occur in time.
+
+        A worker that should die with a batch is then suspended with one, however late this process gets its turn.
+        """
         if target is None:
             self._wait(lambda: False, within_s=self.rng.uniform(0, TARGET_TIMEOUT_S))
             return
         self._wait(lambda: self.process.step is not None, within_s=START_TIMEOUT_S)
         entries = StepEntries(target, occurrence)
         self._wait(lambda: entries.observe(self.process.step), within_s=TARGET_TIMEOUT_S)
-        if not entries.done:
-            self._wait(lambda: self.process.step in STEPS_WITH_BATCH, within_s=TARGET_TIMEOUT_S)
+        if target in STEPS_WITH_BATCH or not entries.done:
+            self._wait(self._freeze_with_batch, within_s=START_TIMEOUT_S)
+
+    def _freeze_with_batch(self) -> bool:
+        if self.process.step not in STEPS_WITH_BATCH:
+            return False
+        if self.process.freeze() in STEPS_WITH_BATCH:
+            return True
+        self.process.child.resume()
+        return False
 
     def _wait(self, is_reached: Callable[[], bool], *, within_s: float) -> None:
-        deadline, busy_until = time.monotonic() + within_s, math.inf
+        deadline, busy_until = time.monotonic() + within_s, time.monotonic()
         while not is_reached() and (now := time.monotonic()) < deadline:
-            if self.process.step in STEPS_WITH_BATCH:
-                busy_until = now
-            elif now - busy_until > SEND_WHEN_IDLE_S:
+            if self.process.step not in (None, Step.IDLE):
+                self._has_worked, busy_until = True, now
+            elif self._has_worked and now - busy_until > SEND_WHEN_IDLE_S:
                 self.producer.send(self.rng.randint(5, 15))
                 busy_until = now
             if not self.process.child.is_running:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from contract.hashing import bucket_of
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import FoldedBatch, MergedOffsets, ProfileStore, fold
@@ -21,7 +20,7 @@ class ProfileFeeder:
         updates = to_updates(batch, erasures=self.erasures)
         folded = fold(self.store.read(updates.entities), updates)
         writes = folded.slice_writes()
-        ends = self.positions_after(batch, {bucket_of(entity) for entity in writes})
+        ends = self.positions_after(batch, writes.buckets())
         self.store.merge(writes, self.merged, ends)
         for bucket, offsets in ends.items():
             self.merged.setdefault(bucket, {}).update(offsets)

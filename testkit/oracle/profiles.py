@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from contract.events.model import Click, Event, Impression, Judgement, Line, Order, Review, Search, UserEvent
 from contract.hashing import hash_id
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
+from testkit.oracle.logins import LoginOracle
 
 WIDTHS_MS: Final = {
     "10m": 10 * MINUTE_MS,
@@ -73,9 +74,11 @@ class ProfileOracle:
         self.declared = declared or {}
         self.slices: dict[tuple[str, str], OracleSlice] = {}
         self.erased_until = erased_until or {}  # user entity -> the last erased millisecond
+        self.logins = LoginOracle()
 
     def add(self, source: str, offset: int, event: Event) -> None:
         """Add a record of a source (`orders/3`), in the order of its offsets."""
+        self.logins.add(source, event, self.erased_until)
         for entity, amount, links in [*entity_updates(event), *self._find_declared_updates(event)]:
             if entity in self.erased_until and event.ts_ms <= self.erased_until[entity]:
                 continue  # skipped in the user's own profile, counted in all others

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contract.errors import BadEvent
 from contract.events.document import DocumentReader
-from contract.events.model import KINDS, Click, Event, Impression, Order, Product
+from contract.events.model import KINDS, Click, Erasure, Event, Impression, Order, Product
 from contract.events.reading import READERS, EventReader, make_readers
 from contract.settings.intake import KindName
 from tests.contract.intake import NOW_MS, TASKS, Intake
@@ -322,3 +322,49 @@ def test_every_kind_that_a_shop_writes_may_declare_its_times() -> None:
 def test_a_product_of_a_refused_price_has_a_reason() -> None:
     assert Intake("products").find_reason(price="cheap") == "wrong_type"
     assert isinstance(Intake("products").read(price=0), Product)
+
+
+@pytest.mark.parametrize(
+    ("fields", "user_id", "guest_id"),
+    [
+        ({"guest_id": "g"}, "guest:g", "g"),
+        ({"user_id": None, "guest_id": "g"}, "guest:g", "g"),
+        ({"user_id": "", "guest_id": 17}, "guest:17", "17"),
+        ({"user_id": "unknown", "guest_id": "g"}, "guest:g", "g"),
+        ({"user_id": "guest:g"}, "guest:g", None),
+        ({"user_id": "u", "guest_id": "g"}, "u", "g"),
+        ({"user_id": "u", "guest_id": "u"}, "u", "u"),
+        ({"user_id": "u", "guest_id": "unknown"}, "u", None),
+        ({"user_id": "u", "guest_id": "00000000-0000-0000-0000-000000000000"}, "u", None),
+        ({"user_id": "", "guest_id": ""}, "", None),
+        ({"user_id": "null", "guest_id": "null"}, "", None),
+        ({"guest_id": "unknown"}, "", None),
+        ({"user_id": None, "guest_id": "0"}, "", None),
+        ({"user_id": "", "guest_id": ["g"]}, "", None),
+        ({"user_id": "", "guest_id": "g" * 120}, f"guest:{'g' * 120}", "g" * 120),
+        ({"user_id": "", "guest_id": "g" * 121}, "", None),
+    ],
+)
+def test_an_event_without_a_user_is_that_of_its_guest(
+    fields: dict[str, object], user_id: str, guest_id: str | None
+) -> None:
+    document = {"event_id": "c", "ts_ms": NOW_MS, "item_id": "i", **fields}
+    event = READERS["clicks"].read(msgspec.json.encode(document))
+    assert isinstance(event, Click)
+    assert (event.user_id, event.guest_id) == (user_id, guest_id)
+    assert event == READERS["clicks"].read_document(document)
+
+
+@pytest.mark.parametrize("fields", [{}, {"guest_id": None}, {"user_id": [], "guest_id": "g"}])
+def test_an_event_without_a_user_and_a_guest_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(BadEvent):
+        READERS["clicks"].read_document({"event_id": "c", "ts_ms": NOW_MS, "item_id": "i", **fields})
+
+
+def test_a_guest_is_erased_by_its_id_and_no_one_by_a_placeholder() -> None:
+    document = {"event_id": "e", "ts_ms": NOW_MS, "guest_id": "g"}
+    assert READERS["erasures"].read_document(document) == Erasure(
+        event_id="e", ts_ms=NOW_MS, user_id="guest:g", guest_id="g"
+    )
+    with pytest.raises(BadEvent):
+        READERS["erasures"].read_document({**document, "guest_id": "unknown", "user_id": ""})

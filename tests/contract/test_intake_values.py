@@ -46,7 +46,27 @@ def test_any_space_around_a_number_is_none_of_it(space: str) -> None:
     assert (order.lines[0].quantity, order.amount, order.ts_ms) == (12, 12.0, NOW_MS)
 
 
-@pytest.mark.parametrize("amount", ["", "19,99", "1_000", "NaN", "inf", "EUR 5", True, [], "9" * 70, -0.01, "1e400"])
+@pytest.mark.parametrize(
+    "amount",
+    [
+        "",
+        "1,999",
+        "1,99,9",
+        "1,999,999",
+        "1.999.999",
+        "€19.99",
+        "19.99 EUR",
+        "1_000",
+        "NaN",
+        "inf",
+        "EUR 5",
+        True,
+        [],
+        "9" * 70,
+        -0.01,
+        "1e400",
+    ],
+)
 def test_an_amount_that_says_no_number_is_refused(amount: object) -> None:
     assert Intake("orders").find_reason(amount=amount) in ("wrong_type", "out_of_range")
 

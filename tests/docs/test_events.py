@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from contract.events.guests import GuestId
 from contract.events.model import (
     AHEAD_MS_MAX,
     ATTRIBUTES_MAX,
@@ -31,7 +32,14 @@ from tests.docs.pages import EVENTS, strip_code_marks
 
 NAME_BY_TYPE: Final = [
     (inspect.type_info(alias), name)
-    for alias, name in ((Id, "id"), (Ip, "ip"), (Word, "word"), (str, "text"), (Money, "money"))
+    for alias, name in (
+        (Id, "id"),
+        (GuestId, "id of at most 120 characters"),
+        (Ip, "ip"),
+        (Word, "word"),
+        (str, "text"),
+        (Money, "money"),
+    )
 ]
 OUTPUTS: Final[dict[str, type[msgspec.Struct]]] = {
     "Decision": Decision,

@@ -1,6 +1,9 @@
 """Learnable examples: families of rows with their own groups and labels, as the joiner makes them."""
 
+from collections.abc import Iterable
+
 import numpy as np
+from msgspec import structs
 
 from contract.features.declaration import Block
 from contract.features.packing import pack
@@ -32,6 +35,19 @@ def make_rows(rows: int, seed: int, prefix: str = "e") -> list[Example]:
     blocks = draw_blocks(rows, seed)
     family = rng.choice(4, rows, p=[0.5, 0.2, 0.15, 0.15])
     return [make_row(n, int(family[n]), blocks, rng, prefix) for n in range(rows)]
+
+
+def postpone(rows: Iterable[Example], days: int) -> list[Example]:
+    """These rows as others that happened some days later."""
+    return [
+        structs.replace(
+            row,
+            example_id=f"later {row.example_id}",
+            ts_ms=row.ts_ms + days * DAY_MS,
+            known_ms={task: ms + days * DAY_MS for task, ms in row.known_ms.items()},
+        )
+        for row in rows
+    ]
 
 
 def make_row(n: int, family: int, blocks: dict[str, Block], rng: np.random.Generator, prefix: str) -> Example:

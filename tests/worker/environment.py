@@ -181,8 +181,12 @@ class WorkerEnvironment:
         own = [{source: slices[source] for source in slices if source in sources} for slices in stored]
         differing = [entity for entity, slices in zip(entities, own, strict=True) if slices != clean.slices[entity]]
         users = [entity for entity in {*entities, *clean.histories} if entity.startswith("user:")]
-        for user, stored_histories in zip(users, store.read_histories(users), strict=True):
+        histories, expected = store.read_histories(users), clean.read_histories(users)
+        for user, stored_histories, clean_histories in zip(users, histories, expected, strict=True):
             own_histories = {source: record for source, record in stored_histories.items() if source in sources}
-            differing += [f"history of {user}"] if own_histories != clean.histories.get(user, {}) else []
+            differing += [f"history of {user}"] if own_histories != clean_histories else []
+        logins = {(users[n], source): record for n, source, record in histories.logins if source in sources}
+        clean_logins = {(users[n], source): record for n, source, record in expected.logins}
+        differing += [f"logins of {user}" for (user, _), _ in logins.items() ^ clean_logins.items()]
         merged = store.read_offsets(sources)
         return differing + [f"merged of bucket {b}" for b, ends in clean.offsets.items() if merged[b] != ends]

@@ -5,8 +5,6 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter, deque
 from typing import Final, NamedTuple
 
-import msgspec
-
 from contract.errors import BadConfig
 from contract.events.model import UserEvent
 from contract.events.reading import make_readers
@@ -17,6 +15,7 @@ from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.feedback.chunked_reader import ChunkedReader
+from training.feedback.decoding import decode_or_none
 from training.feedback.topic_events import decode_event, read_records
 from training.report.console import print_json, print_lines
 from transport.kafka_times import KafkaTimes
@@ -90,9 +89,7 @@ def read_rows(settings: Settings, share: float, limit: int, left_out: Counter[st
     """The latest rows of the sampled users."""
     rows = deque[ScoredRow](maxlen=limit)
     for record in read_records(settings, "scored"):
-        try:
-            row = read_scored_row(record.value or b"")
-        except msgspec.MsgspecError:
+        if (row := decode_or_none(read_scored_row, record.value)) is None:
             left_out["unreadable"] += 1
             continue
         if is_sampled(row.user_id, share):

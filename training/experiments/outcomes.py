@@ -16,6 +16,7 @@ from contract.arrays import Floats
 from contract.events.model import Order
 from contract.experiment import CONTROL, VARIANT, Arm
 from contract.messages import LIST_KIND
+from training.feedback.decoding import decode_or_none
 
 ARMS: Final = (CONTROL, VARIANT)
 Outcome = Literal["clicks", "purchases", "revenue"]
@@ -80,9 +81,7 @@ class ExperimentStore:
         self.unreadable = 0
 
     def add_list(self, value: bytes) -> None:
-        try:
-            row = DECODE_LIST(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        if (row := decode_or_none(DECODE_LIST, value)) is None:
             self.unreadable += 1
             return
         self.names |= row.experiments.keys()
@@ -97,9 +96,7 @@ class ExperimentStore:
 
     def add_example(self, value: bytes) -> None:
         """Keep the newest revision of an example of the experiment."""
-        try:
-            example = DECODE_EXAMPLE(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        if (example := decode_or_none(DECODE_EXAMPLE, value)) is None:
             self.unreadable += 1
             return
         if self._experiment in example.experiments:

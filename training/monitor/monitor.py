@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import msgspec
-
 from contract.bundle import current_version, read_manifest
 from contract.errors import BadBundle, BadData
 from contract.features.declaration import FeatureSet
@@ -23,6 +21,7 @@ from contract.settings.reading import Settings
 from contract.units import SECOND_MS
 from model.checkpoint import checkpoint_path, read_checkpoint
 from training.feedback.chunked_reader import RecordChunk
+from training.feedback.decoding import decode_or_none
 from training.monitor import metrics
 from training.monitor.alpha_spending import AlphaSpending
 from training.monitor.drift import Alarm, DriftDetector
@@ -253,11 +252,9 @@ class ModelMonitor:
 
 def read_or_count(decode: Callable[[bytes], Message], record: Record) -> Message | None:
     """The message of a record, or None for an unreadable one, which is counted."""
-    try:
-        return decode(record.value or b"")
-    except msgspec.MsgspecError:
+    if (message := decode_or_none(decode, record.value)) is None:
         metrics.LEFT_OUT.labels("unreadable").inc()
-        return None
+    return message
 
 
 def to_json(report: MonitorReport) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from contract.features.packing import PackedBlock
 from contract.messages import LIST_KIND
+from training.feedback.decoding import decode_or_none
 
 
 class ServedList(Struct, frozen=True, gc=False, kw_only=True):
@@ -66,9 +67,7 @@ class ServedListStore:
     sampled: int = 0
 
     def add_list(self, value: bytes) -> None:
-        try:
-            row = DECODE_LIST(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        if (row := decode_or_none(DECODE_LIST, value)) is None:
             self.unreadable += 1
             return
         if row.kind == LIST_KIND and row.is_reordered:
@@ -80,9 +79,7 @@ class ServedListStore:
 
     def add_reward(self, value: bytes) -> None:
         """Add an example, after all lists; those of other lists and events are ignored."""
-        try:
-            example = DECODE_REWARD(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        if (example := decode_or_none(DECODE_REWARD, value)) is None:
             self.unreadable += 1
             return
         if "click" not in example.labels or example.event_id not in self.lists:

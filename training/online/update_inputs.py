@@ -14,6 +14,7 @@ from model.checkpoint import Checkpoint
 from model.network import Network
 from training.data.examples import Examples, from_rows
 from training.data.labels import find_label_error
+from training.feedback.decoding import decode_or_none
 from training.online.delayed_feedback import collect_delayed_feedback
 from training.online.incremental_pass import IncrementalPass
 from training.online.new_labels import (
@@ -105,9 +106,7 @@ def decode_usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[NewL
     rows = list[Example]()
     left_out = {"unreadable": 0, "of other features": 0, "without a label": 0}
     for value in values:
-        try:
-            row = read_example(value)
-        except msgspec.MsgspecError:
+        if (row := decode_or_none(read_example, value)) is None:
             left_out["unreadable"] += 1
             continue
         labels = select_valid_labels(row, tasks)

@@ -19,11 +19,11 @@ from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
+from training.replay.guest_interactions import GuestInteractions, Interaction
 from training.replay.impression_attribution import ImpressionAttributor
 from training.replay.scored_rows import ScoredRowLog
 
 BATCH_MAX: Final = 500
-Interaction = tuple[str, str, int, str]  # user_id, item_id, ts_ms, action
 
 
 class Replay:
@@ -37,7 +37,8 @@ class Replay:
         feedback: FeedbackSettings,
         entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
-        self.interactions: list[Interaction] = []  # clicks and orders
+        self.interactions: list[Interaction] = []  # clicks and orders; after `run` those of guests with their users
+        self._guest_interactions = GuestInteractions()
         self._features, self._tasks, self._entity_kinds = features, tuple(tasks), entity_kinds
         self._catalogue: dict[str, Product] = {}
         self._row_log = ScoredRowLog(features=features, catalogue=self._catalogue)
@@ -54,6 +55,7 @@ class Replay:
         for historic in history:
             self.add(historic)
         self.flush()
+        self.interactions = self._guest_interactions.assign(self.interactions)
         return self._examples + self._product_examples()
 
     def add(self, historic: HistoricEvent) -> None:
@@ -69,6 +71,7 @@ class Replay:
             items = [event.item_id] if isinstance(event, Click) else [line.item_id for line in event.lines]
             action = "click" if isinstance(event, Click) else "order"
             self.interactions += [(event.user_id, item, event.ts_ms, action) for item in items]
+        self._guest_interactions.add(event)
         self._batch.append(self._to_arrival(historic.kind, event))
         if isinstance(event, Label) or len(self._batch) >= BATCH_MAX:  # a label is part of the next event's profiles
             self.flush()

@@ -11,6 +11,7 @@ from msgspec import Struct
 from contract.arrays import Floats, Integers
 from contract.tasks import Task
 from training.data.labels import find_label_error
+from training.feedback.decoding import decode_or_none
 
 KEEP_RATE_MIN: Final = 1e-6  # bounds the weight of one row
 
@@ -41,9 +42,7 @@ class ServedScoreStore:
         self.unreadable = 0
 
     def add(self, value: bytes) -> None:
-        try:
-            score = DECODE(value)
-        except msgspec.MsgspecError:
+        if (score := decode_or_none(DECODE, value)) is None:
             self.unreadable += 1
             return
         previous = self._newest.get(score.example_id)

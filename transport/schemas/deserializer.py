@@ -4,6 +4,7 @@ The client of the registry and the deserializers are those of confluent-kafka, w
 group `schemas` installs. Only this package imports them.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,14 +12,15 @@ import msgspec
 
 from contract.errors import BadConfig, BadEvent, Unavailable
 from contract.events.bounds import check_depth
+from contract.events.decoding import refuse
 from contract.events.mending import mend
 from contract.events.model import RECORD_BYTES_MAX
-from contract.events.reading import refuse
 from contract.mapping.envelopes import FRAMING_BYTES, check_record, is_framed, parse
 from contract.settings.servers import RegistrySettings
 
 RETRIED_STATUS: Final = (401, 403, 407, 408, 429)  # also those of a wrong password, which says nothing of a record
 TRANSPORT: Final = "TransportError"  # of the client's HTTP library, which is httpx2 or httpx
+OBJECT: Final = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")  # an address is another one each time
 Read = Callable[[bytes, str], Any]
 
 
@@ -67,9 +69,8 @@ class Deserializer:
         except Exception as error:  # the client and the deserializers raise errors of many libraries
             if is_passing(error):
                 raise Unavailable(f"The schema registry {self._url} should answer. Found: {error!r}") from error
-            text = (
-                f"A record should be data of schema {schema_id} of {self._url}. Found {type(error).__name__}: {error}"
-            )
+            error_text = OBJECT.sub("the data", f"{type(error).__name__}: {error}")
+            text = f"A record should be data of schema {schema_id} of {self._url}. Found {error_text}"
             raise BadEvent("bad_schema", text) from error
 
 

@@ -5,8 +5,9 @@ import time
 from typing import Final
 
 from contract.errors import BadEvent
+from contract.events.decoding import decode_document
 from contract.events.model import Product, clamp
-from contract.events.reading import READERS, EventReader, decode_document
+from contract.events.reading import READERS, EventReader
 from contract.events.values import Unreadable, read_text
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import TopicTailer

@@ -13,6 +13,7 @@ from typing import Final
 
 from contract.mapping.event_topics import EventTopics
 from contract.messages import ErasureConfirmation, to_json
+from contract.profiles.logins import LOGINS, has_erased_logins, split_logins
 from contract.profiles.record import FAMILIES
 from transport.records import TopicPartition
 from worker.erasure.owners import ErasureOwners, OwnerOffsets, describe_owners, read_owner_offsets
@@ -196,20 +197,23 @@ class ErasureConfirmer:
         return in_order
 
     def _filter_erased(self, passed: Sequence[ErasureRecord]) -> list[ErasureRecord]:
-        """The records whose user has no older slice or history in Redis; also deletes those that no worker owns."""
+        """The records whose user has nothing older in Redis; also deletes what no worker owns."""
         users = [f"user:{erasure_record.erasure.user_id}" for erasure_record in passed if erasure_record.erasure]
         live = self._live_sources() if users else set()
-        keys = [self._profiles.profile_key(user) for user in users], self._profiles.history_keys(users)
+        keys = [self._profiles.keys.profile(user) for user in users], self._profiles.keys.histories(users)
         replies = self._profiles.client.pipeline([("HGETALL", key) for own_keys in keys for key in own_keys])
         hashes = [{name.decode(): record for name, record in to_pairs(reply)} for reply in replies]
         erased = list[ErasureRecord]()
         for number, (erasure_record, user) in enumerate(zip(passed, users, strict=True)):
-            slices, histories = hashes[number], hashes[len(users) + number]
+            slices, (histories, logins) = hashes[number], split_logins(hashes[len(users) + number])
             self._delete_orphaned(keys[0][number], [source for source in slices if source not in live])
             self._delete_orphaned(keys[1][number], [source for source in histories if source not in live])
+            self._delete_orphaned(keys[1][number], [LOGINS + source for source in logins if source not in live])
             until_ms = self._erasure_consumer.erasures.until_ms[user]
-            if any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live) or any(
-                has_erased_entries(record, until_ms) for s, record in histories.items() if s in live
+            if (
+                any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live)
+                or any(has_erased_entries(record, until_ms) for s, record in histories.items() if s in live)
+                or any(has_erased_logins(record, until_ms) for s, record in logins.items() if s in live)
             ):
                 partition, offset = erasure_record.topic_partition, erasure_record.offset
                 log.warning(

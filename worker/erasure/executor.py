@@ -8,13 +8,14 @@ it owns. Once it has read an erasure it answers and folds no event that the eras
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from contract.errors import ShopstreamError
 from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
 from transport.records import TopicPartition
+from worker.erasure.guest_eraser import GuestEraser, Publish
 from worker.erasure.link_sweeper import LinkSweeper
 from worker.erasure.marks import ErasureMarks
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, find_lower, owner_field
@@ -50,6 +51,7 @@ class ErasureExecutor:
         self._lane = lane
         self._erasure_consumer = erasure_consumer
         self._eraser = eraser
+        self._guest_eraser = GuestEraser(profiles=stores.profiles, topic=erasure_consumer.topic)
         self._sweeper, self._progress, self._marks = sweeper, marks.progress, marks
         self._claim_store, self._answer_cache = stores.claim_store, stores.answer_cache
         self._offsets = offsets
@@ -84,9 +86,10 @@ class ErasureExecutor:
         self._eraser.erase(certain, sources, merged, include_ambiguous=False)
         self._eraser.erase({user: until_ms[user] for user in behind}, sources, merged, include_ambiguous=True)
 
-    def apply_pending(self) -> bool:
+    def apply_pending(self, publish: Publish) -> bool:
         """Carry out new erasures; whether the caller has to start a recovery, so that events are folded again.
 
+        `publish` writes records to Kafka, and returns when they are stored: erasures of the users' guests.
         Once a second also those that a Redis which went back has lost. Raises `StaleState` or `Unavailable`; pending
         erasures are then carried out by the next call.
         """
@@ -101,10 +104,12 @@ class ErasureExecutor:
             self._sweeper.restart()
         until_ms = self.erasures.until_ms
         new_until_ms = {f"user:{user}": until_ms[f"user:{user}"] for user in self._new_users}
+        unexecuted = self._find_unexecuted(new_until_ms, partitions)
+        self._erase_guests(unexecuted, publish)
         needs_refold = self._eraser.erase(
             new_until_ms, self._offsets.sources, self._offsets.merged, include_ambiguous=True
         )
-        self._delete_answers(new_until_ms, partitions)
+        self._delete_answers(unexecuted)
         self._record(partitions)
         if new_until_ms:
             log.info("Erased the data of %d users in this worker's partitions.", len(new_until_ms))
@@ -151,16 +156,31 @@ class ErasureExecutor:
         self._new_users |= self._erasure_consumer.poll()
         self._progress.set_topic_id(self._erasure_consumer.topic_id)
 
-    def _delete_answers(self, new_until_ms: Mapping[str, int], partitions: list[TopicPartition]) -> None:
-        """Delete claims and cached answers of new users, and of users whose erasure some owner has not recorded."""
-        behind = dict(new_until_ms)
+    def _find_unexecuted(self, new_until_ms: Mapping[str, int], partitions: Sequence[TopicPartition]) -> dict[str, int]:
+        """New users, and users whose erasure some owner of these partitions has not recorded."""
+        unexecuted = dict(new_until_ms)
         if not self._is_up_to_date and self._erasure_consumer.last_by_user:
             progress = self._progress.read()
             users_behind = self._users_behind(
                 [progress.get(owner_field(self._lane.name, partition), NO_OFFSETS) for partition in partitions]
             )
-            behind |= {user: self.erasures.until_ms[user] for user in users_behind}
-        users = {user.removeprefix("user:"): ms for user, ms in behind.items()}
+            unexecuted |= {user: self.erasures.until_ms[user] for user in users_behind}
+        return unexecuted
+
+    def _erase_guests(self, until_ms: Mapping[str, int], publish: Publish) -> None:
+        last = self._erasure_consumer.last_by_user
+        records = [last[user.removeprefix("user:")] for user in until_ms if user.removeprefix("user:") in last]
+        self._guest_eraser.erase(
+            [record.erasure for record in records if record.erasure],
+            self.erasures,
+            self._offsets.sources.values(),
+            self._offsets.merged,
+            publish,
+        )
+
+    def _delete_answers(self, until_ms: Mapping[str, int]) -> None:
+        """Delete claims and cached answers of users."""
+        users = {user.removeprefix("user:"): ms for user, ms in until_ms.items()}
         if not users:
             return
         self._claim_store.delete_erased(

@@ -170,7 +170,7 @@ class LinkSweeper:
         if not entities or not own:
             return
         names = list(own)
-        keys = self._profiles.profile_keys(entities)
+        keys = self._profiles.keys.profiles(entities)
         try:
             replies = self._profiles.client.pipeline([("HMGET", key, *names) for key in keys])
         except WrongType:  # holds no links, and is repaired when its entity is folded
@@ -206,7 +206,7 @@ class LinkSweeper:
         sources = sorted({own[source] for _, source, _ in slices})
         guards = chain.from_iterable((source, merged.get(source, "")) for source in sources)
         fields = chain.from_iterable((numbers[entity], source, record) for entity, source, record in slices)
-        keys = [self._profiles.offsets_key(bucket), *map(self._profiles.profile_key, numbers)]
+        keys = [self._profiles.keys.offsets(bucket), *map(self._profiles.keys.profile, numbers)]
         return keys, [len(sources), *guards, *fields]
 
 

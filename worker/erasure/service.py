@@ -1,5 +1,7 @@
 """Erasure for one lane of the score worker: builds and connects its parts."""
 
+from functools import partial
+
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
@@ -86,7 +88,8 @@ class ErasureService:
     def apply_pending(self, pipeline: BatchPipeline) -> None:
         """Carry out new erasures, between two batches; waits while Kafka or Redis is unavailable."""
         try:
-            if pipeline.retry.call("kafka and redis", self.executor.apply_pending):
+            publish = partial(pipeline.publish_extra, end_offsets={})
+            if pipeline.retry.call("kafka and redis", lambda: self.executor.apply_pending(publish)):
                 pipeline.recover(RefoldNeeded("Events of erased users after their erasure have to be folded again."))
             pipeline.retry.call("redis", self.executor.mask_links)
         except StaleState as error:

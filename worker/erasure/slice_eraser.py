@@ -3,8 +3,9 @@
 Events that an erasure covers have to be as if they were never folded. A slice that may contain one is deleted. If the
 slice may also contain later events, the same script call sets `merged` of its bucket back to before them, so that
 recovery folds them again, now with the erasure: there is no second way to build a slice. The user's latest items of a
-source are deleted and folded again together with its slice, of which they are a part. Slices of a history from before
-the topics have no owner and no log: every worker that executes an erasure deletes those of its user.
+source are deleted and folded again together with its slice, of which they are a part, and so are the logins of a guest;
+those of a user are left to `worker.erasure.guest_eraser`, since they tell which guests to erase. Slices of a history
+from before the topics have no owner and no log: every worker that executes an erasure deletes those of its user.
 """
 
 from collections import defaultdict
@@ -18,6 +19,7 @@ from contract.errors import StaleState
 from contract.events.model import AHEAD_MS_MAX
 from contract.hashing import bucket_of
 from contract.profiles.histories import is_history, read_entries
+from contract.profiles.logins import LOGINS, has_erased_logins, is_guest_entity
 from contract.profiles.record import RECORD, source_family
 from contract.profiles.store import MergedOffsets
 from transport.records import TopicPartition
@@ -25,15 +27,16 @@ from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore
 
 # KEYS: merged:{bucket}, then the profile and the history of each user. ARGV: number of sources; for each its name, the
-# expected offset ('' for none) and the new one ('' to keep it); then pairs of a user's number and the source to delete.
+# expected offset ('' for none) and the new one ('' to keep it); then a user's number, the source to delete, and the
+# field of the logins to delete, or the source again.
 DELETE_SLICES: Final = """
 local call = redis.call
 local last = 3 * tonumber(ARGV[1]) + 1
 for at = 2, last, 3 do
   if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
 end
-for at = last + 1, #ARGV, 2 do
-  for n = 2 * ARGV[at], 2 * ARGV[at] + 1 do call('HDEL', KEYS[n], ARGV[at + 1]) end
+for at = last + 1, #ARGV, 3 do
+  for n = 2 * ARGV[at], 2 * ARGV[at] + 1 do call('HDEL', KEYS[n], ARGV[at + 1], ARGV[at + 2]) end
 end
 for at = 2, last, 3 do
   if ARGV[at + 2] ~= '' then call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
@@ -91,8 +94,13 @@ class SliceEraser:
         """Delete the slices of a history that contain erased events: they have no other writer, and no log."""
         deletions = list(self._find_deletions(until_ms, sources, include_ambiguous=False))
         if deletions:
-            keys = [(key, deletion.source) for deletion in deletions for key in self._keys(deletion.user)]
-            self._profiles.client.pipeline([("HDEL", key, source) for key, source in keys])
+            self._profiles.client.pipeline(
+                [
+                    ("HDEL", key, deletion.source, find_logins_field(deletion))
+                    for deletion in deletions
+                    for key in self._keys(deletion.user)
+                ]
+            )
 
     def _find_deletions(
         self, until_ms: Mapping[str, int], sources: Iterable[str], include_ambiguous: bool
@@ -100,20 +108,31 @@ class SliceEraser:
         names = sorted(sources)
         if not names:
             return
-        replies = iter(
-            self._profiles.client.pipeline([("HMGET", key, *names) for user in until_ms for key in self._keys(user)])
-        )
+        fields = [*names, *(LOGINS + source for source in names)]
+        commands = list[tuple[str, ...]]()
+        for user in until_ms:
+            profile_key, history_key = self._keys(user)
+            commands += [("HMGET", profile_key, *names), ("HMGET", history_key, *fields)]
+        replies = iter(self._profiles.client.pipeline(commands))
         for user, until in until_ms.items():
-            for source, record, history in zip(names, next(replies), next(replies), strict=True):
-                if record is not None and (deletion := plan_deletion(user, source, until, record, include_ambiguous)):
+            slices, held = next(replies), next(replies)
+            histories, logins = held[: len(names)], held[len(names) :]
+            for source, record, history, own in zip(names, slices, histories, logins, strict=True):
+                deletion = record and plan_deletion(user, source, until, record, include_ambiguous)
+                has_logins = own is not None and is_guest_entity(user)
+                if deletion and not has_logins:
                     yield deletion
-                elif history is not None and has_erased_entries(history, until):
+                elif (
+                    deletion
+                    or (history is not None and has_erased_entries(history, until))
+                    or (has_logins and has_erased_logins(own, until))
+                ):
                     yield SliceDeletion(user, source, until, 2**62, needs_refold=True)
 
     def _keys(self, user: str) -> tuple[str, str]:
         """The keys of a user's profile and history."""
-        (history_key,) = self._profiles.history_keys([user])
-        return self._profiles.profile_key(user), history_key
+        (history_key,) = self._profiles.keys.histories([user])
+        return self._profiles.keys.profile(user), history_key
 
     def _refold_offsets(
         self, deletions: Sequence[SliceDeletion], sources: Mapping[TopicPartition, str]
@@ -173,10 +192,10 @@ class SliceEraser:
         self, bucket: int, deletions: Sequence[SliceDeletion], merged: Mapping[str, int], after: Mapping[str, int]
     ) -> tuple[list[str], list[Any]]:
         numbers = {user: n for n, user in enumerate(dict.fromkeys(deletion.user for deletion in deletions), 1)}
-        keys = [self._profiles.offsets_key(bucket), *chain.from_iterable(map(self._keys, numbers))]
+        keys = [self._profiles.keys.offsets(bucket), *chain.from_iterable(map(self._keys, numbers))]
         sources = sorted({deletion.source for deletion in deletions})
         guards = chain.from_iterable((s, merged.get(s, ""), after.get(s, "")) for s in sources)
-        fields = chain.from_iterable((numbers[deletion.user], deletion.source) for deletion in deletions)
+        fields = chain.from_iterable((numbers[d.user], d.source, find_logins_field(d)) for d in deletions)
         return keys, [len(sources), *guards, *fields]
 
 
@@ -194,6 +213,11 @@ def plan_deletion(
     if not covered and (has_times or not include_ambiguous):
         return None
     return SliceDeletion(user, source, until_ms, offset, needs_refold=not has_times or last_ms > until_ms)
+
+
+def find_logins_field(deletion: SliceDeletion) -> str:
+    """The field of the logins that go with the slice; those of a user stay, and the source stands for none."""
+    return LOGINS + deletion.source if is_guest_entity(deletion.user) else deletion.source
 
 
 def has_erased_entries(history: bytes, until_ms: int) -> bool:

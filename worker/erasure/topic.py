@@ -83,10 +83,15 @@ class ErasureConsumer:
         return records[first : first + records_max]
 
     @property
+    def topic(self) -> str:
+        """The name of the topic."""
+        (topic,) = self._tailer.topics
+        return topic
+
+    @property
     def topic_id(self) -> str | None:
         """The id of the topic that is read now; None if it is not known yet, or the broker has no topic ids."""
-        (topic,) = self._tailer.topics
-        return self._tailer.topic_id(topic)
+        return self._tailer.topic_id(self.topic)
 
     def has_partition(self, topic_partition: TopicPartition) -> bool:
         """Whether the topic that is read now has this partition."""

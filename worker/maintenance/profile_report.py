@@ -1,4 +1,4 @@
-"""`python -m worker profile KIND ID`: prints one profile, slice by slice and as features see it.
+"""`python -m worker profile KIND ID`: prints one profile, slice by slice, as features see it, and histories of users.
 
 Profiles hold linked entities and orders as 64-bit hashes of their names (`contract.hashing.hash_id`), printed as such.
 """
@@ -14,6 +14,8 @@ import numpy as np
 from contract.errors import BadConfig
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import to_updates
+from contract.profiles.histories import CART, CLICK, ORDER, LatestItems, LoadedHistories, read_entries
+from contract.profiles.logins import read_rows
 from contract.profiles.record import (
     AGGREGATES,
     FAMILIES,
@@ -28,11 +30,13 @@ from contract.profiles.slices import Slices
 from contract.profiles.store import fold
 from contract.settings.reading import Settings
 from worker.redis.cluster import connect
-from worker.state.profile_store import open_profile_store
+from worker.state.profile_store import RedisProfileStore, open_profile_store
+from worker.state.user_histories import UserHistories
 
 # The sums of these families are hundredths; the others are whole numbers.
 FAMILIES_IN_CENTS: Final = ("orders", "reviews")
 NO_VALUE: Final = "-"
+ACTION_NAMES: Final = {CLICK: "click", CART: "cart", ORDER: "order"}
 
 
 def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime | None) -> int:
@@ -49,14 +53,16 @@ def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime |
     try:
         profiles.refresh_generation()
         (slices,) = profiles.read([entity])
+        history_lines = list(describe_histories(profiles, entity)) if kind == "user" else []
     finally:
         client.close()
-    if not slices:
-        print(f"No profile of {entity} under {profiles.profile_key(entity)}.", file=sys.stderr)
+    if not slices and not history_lines:
+        print(f"No profile of {entity} under {profiles.keys.profile(entity)}.", file=sys.stderr)
         return 1
     now_ms = to_epoch_ms(at_time) if at_time else time.time_ns() // 1_000_000
-    print(f"{entity}, stored under {profiles.profile_key(entity)}")
+    print(f"{entity}, stored under {profiles.keys.profile(entity)}")
     print("\n".join(format_profile(entity, slices, now_ms, kinds)))
+    print("\n".join(history_lines), end="\n" if history_lines else "")
     return 0
 
 
@@ -75,6 +81,36 @@ def format_profile(entity: str, slices: Slices, now_ms: int, kinds: EntityKinds 
     aggregates, recent = fold([slices], updates).read_at([entity], [now_ms])
     yield from format_aggregates(dict(zip(AGGREGATES, aggregates[0].tolist(), strict=True)))
     yield f"  latest first links {format_ids(recent[0].tolist())}"
+
+
+def describe_histories(profiles: RedisProfileStore, user: str) -> Iterator[str]:
+    """The lines of a user's histories and logins; none for a user without any."""
+    histories = profiles.read_histories([user])
+    if histories[0] or histories.logins:
+        yield from format_histories(histories, UserHistories(profiles).read([user.removeprefix("user:")]).latest)
+
+
+def format_histories(histories: LoadedHistories, known: LatestItems) -> Iterator[str]:
+    """The history and the logins of one user by source, and the items that lists know: those of guests too."""
+    for source, record in sorted(histories[0].items()):
+        yield ""
+        yield f"History of {source}: the latest items, newest first"
+        for item, seen_s, action in read_entries(record)[::-1].tolist():
+            yield format_entry(item, seen_s, action)
+    for _, source, record in sorted(histories.logins):
+        yield ""
+        yield f"Logins of {source}: other id, first, latest"
+        for other, first_ms, latest_ms in reversed(read_rows(record)):
+            yield f"  {other or 'shared by many users':24} {format_time(first_ms)} {format_time(latest_ms)}"
+    yield ""
+    yield "As lists know it, newest first"
+    for item, action, seen_s in zip(known.items[0].tolist(), known.actions[0].tolist(), known.seen_s[0], strict=True):
+        if item:
+            yield format_entry(item, seen_s, action)
+
+
+def format_entry(item: int, seen_s: int, action: int) -> str:
+    return f"  {ACTION_NAMES.get(action, NO_VALUE):6} {item:016x} at {format_time(int(seen_s) * 1_000)}"
 
 
 def format_slice(entity: str, source: str, fields: Any, entity_kinds: EntityKinds) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Recomputes the slices and histories of some entities from the log, each up to its own last offset. No I/O."""
+"""Recomputes the slices, histories and logins of some entities from the log, each up to its own last offset. No I/O."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,6 +8,7 @@ import numpy as np
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
+from contract.profiles.logins import LoginWrite, add_logins, list_logins
 from contract.profiles.store import fold
 
 
@@ -37,15 +38,12 @@ class Recomputation:
         self._entity_kinds = entity_kinds
         self.slices: dict[str, dict[str, bytes]] = {}
         self.histories: dict[tuple[str, str], bytes] = {}  # by user and source
+        self.logins: dict[tuple[str, str], bytes] = {}  # by user or guest, and source
         self.last_kafka_ms: dict[tuple[str, str], int] = {}  # of the last event in each slice
 
     def add(self, arrivals: Sequence[TimedArrival]) -> None:
         """Fold the next records of the log; those of one source in the order of their offsets."""
-        wanted_arrivals = [
-            timed
-            for timed in arrivals
-            if any(self.wanted(entity) for entity, _ in extract_updates(timed.arrival.event, self._entity_kinds))
-        ]
+        wanted_arrivals = [timed for timed in arrivals if any(map(self.wanted, self._list_entities(timed.arrival)))]
         updates = to_updates(
             [timed.arrival for timed in wanted_arrivals], erasures=self._erasures, kinds=self._entity_kinds
         )
@@ -60,6 +58,21 @@ class Recomputation:
             self.slices.setdefault(entity, {}).update(slices)
         for write in writes.list_histories():
             self.histories[write.user, write.source] = write.apply(self.histories.get((write.user, write.source), b""))
+        kafka_ms = {(timed.arrival.source, timed.arrival.offset): timed.kafka_ms for timed in wanted_arrivals}
+        for login in writes.logins:
+            self._add_login(login, kafka_ms[login.source, login.offset])
+
+    def _list_entities(self, arrival: Arrival) -> list[str]:
+        """Every entity of which an event changes a record."""
+        updated = [entity for entity, _ in extract_updates(arrival.event, self._entity_kinds)]
+        logins = list_logins(arrival.event, arrival.source, arrival.offset, self._erasures)
+        return [*updated, *(login.entity for login in logins)]
+
+    def _add_login(self, login: LoginWrite, kafka_ms: int) -> None:
+        key = login.entity, login.source
+        if self.wanted(login.entity) and login.offset <= self.last_offset(*key):
+            self.last_kafka_ms[key] = kafka_ms
+            self.logins[key] = add_logins(self.logins.get(key, b""), [login])
 
     def _should_fold(self, entity: str, timed: TimedArrival) -> bool:
         source = timed.arrival.source

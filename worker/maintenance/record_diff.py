@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from contract.profiles.histories import read_entries
+from contract.profiles.logins import read_rows
 from contract.profiles.record import FAMILIES, JUDGED_TASKS, LAYOUT, RECORD, WINDOWS, source_family
 
 CELL_NAMES: Final = ("now", "before")
@@ -39,6 +40,20 @@ def find_first_different_entry(expected_record: bytes, actual_record: bytes) -> 
         if entry != other:
             return f"entry {back} from the end should be {entry}, is {other}"
     return None if len(expected) == len(actual) else f"entries should be {len(expected)}, are {len(actual)}"
+
+
+def find_first_different_login(expected_record: bytes, actual_record: bytes) -> str | None:
+    """The first row, of the latest ones, in which two readable records of logins differ; None if they are equal.
+
+    It names no guest.
+    """
+    expected, actual = read_rows(expected_record), read_rows(actual_record)
+    for back, (row, other) in enumerate(zip(expected[::-1], actual[::-1], strict=False), 1):
+        if row[1:] != other[1:]:
+            return f"row {back} from the end should be of {row[1:]}, is of {other[1:]}"
+        if row != other:
+            return f"row {back} from the end should be of another id"
+    return None if len(expected) == len(actual) else f"rows should be {len(expected)}, are {len(actual)}"
 
 
 def iterate_values(record: bytes) -> Iterator[tuple[str, int]]:

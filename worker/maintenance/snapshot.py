@@ -1,17 +1,20 @@
 """A snapshot of some profiles and histories while workers go on writing them.
 
-A slice, and the history that goes with it, is comparable with the log only together with the merged offsets of its
-bucket at the same moment, so all are read in one script, page by page. The log has to be asked for its ends after that.
+A slice, and the history and logins that go with it, is comparable with the log only together with the merged offsets
+of its bucket at the same moment, so all are read in one script, page by page. The log has to be asked for its ends
+after that.
 """
 
 from collections.abc import Callable, Collection, Mapping
 
 from contract.hashing import bucket_of
+from contract.profiles.logins import split_logins
 from contract.profiles.record import entity_from_key, profile_key, source_family
 from contract.profiles.store import MergedOffsets
 from worker.maintenance.comparison import SliceKey, slice_offset
 from worker.maintenance.record_diff import find_defect
-from worker.state.profile_store import ProfilePage, RedisProfileStore
+from worker.state.profile_scan import ProfilePage, ProfileScan
+from worker.state.profile_store import RedisProfileStore
 
 
 class ProfileSnapshot:
@@ -31,6 +34,7 @@ class ProfileSnapshot:
         self._history_sources: dict[str, list[str]] = {}  # by user
         self.slices: dict[SliceKey, bytes] = {}
         self.histories: dict[SliceKey, bytes] = {}
+        self.logins: dict[SliceKey, bytes] = {}  # by user or guest, and source
         self.end_offsets: dict[str, int] = {}  # by source, the offset (exclusive) up to which its log is needed
         for merged in merged_before.values():
             self._extend_ends(merged)
@@ -76,12 +80,15 @@ class ProfileSnapshot:
             if offset > ends.get(source, offset)
         }
 
-    def _replace_histories(self, name: str, histories: Mapping[str, bytes]) -> None:
+    def _replace_histories(self, name: str, fields: Mapping[str, bytes]) -> None:
         for source in self._history_sources.pop(name, ()):
-            del self.histories[name, source]
-        if own := {s: record for s, record in histories.items() if source_family(s) not in self._ignored_families}:
-            self._history_sources[name] = list(own)
-            self.histories.update({(name, source): record for source, record in own.items()})
+            self.histories.pop((name, source), None)
+            self.logins.pop((name, source), None)
+        for records, stored in zip((self.histories, self.logins), split_logins(fields), strict=True):
+            own = {s: record for s, record in stored.items() if source_family(s) not in self._ignored_families}
+            if own:
+                self._history_sources.setdefault(name, []).extend(own)
+                records.update({(name, source): record for source, record in own.items()})
 
     def _slice_offset(self, entity: str, source: str) -> int:
         record = self.slices.get((entity, source))
@@ -99,9 +106,10 @@ def read_snapshot(
     ignored_families: Collection[str],
 ) -> ProfileSnapshot:
     snapshot = ProfileSnapshot(merged_before, ignored_families)
-    for page in profiles.scan_pages(wanted):
+    scan = ProfileScan(profiles.client, profiles.keys)
+    for page in scan.pages(wanted):
         snapshot.add(page)
-    for page in profiles.scan_pages(wanted, "history", snapshot.has):
+    for page in scan.pages(wanted, "history", snapshot.has):
         snapshot.add(page)
     return snapshot
 

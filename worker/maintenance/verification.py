@@ -1,4 +1,4 @@
-"""`python -m worker verify`: compares slices and histories in Redis byte for byte with what their log gives.
+"""`python -m worker verify`: compares slices, histories and logins in Redis byte for byte with what their log gives.
 
 Workers may go on in the meantime: each slice is recomputed up to the merged offsets that its bucket had when the slice
 was read. So an event that Redis lacks is found, and one that is folded during the scan is no mismatch.
@@ -133,6 +133,8 @@ class Verification:
             offset_ranges={s: remaining_range(offset_ranges[p], log_starts.get(s, 0)) for s, p in partitions.items()},
             actual_histories=snapshot.histories,
             expected_histories={key: record for key, record in recomputation.histories.items() if record},
+            actual_logins=snapshot.logins,
+            expected_logins=recomputation.logins,
             has_all_histories=lambda source: history_starts.get(source, OFFSET_MAX) <= log_starts.get(source, 0),
             may_have_expired=lambda key: recomputation.last_kafka_ms[key] + RETENTION_MIN_MS < now_ms,
             is_erasing=lambda key: key[0] in erasures.until_ms and key[1] in erasing_sources,
@@ -284,6 +286,7 @@ def format_result(result: VerificationResult) -> Iterator[str]:
     yield f"entities    {result.entities:>12,}"
     yield f"slices      {result.slices:>12,}"
     yield f"histories   {result.histories:>12,}"
+    yield f"logins      {result.logins:>12,}"
     yield f"mismatches  {result.mismatches:>12,}"
     for reason, count in sorted(result.unchecked_by_reason.items()):
         yield f"unchecked   {count:>12,}   {reason}"

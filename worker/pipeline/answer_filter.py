@@ -69,6 +69,16 @@ class AnswerFilter:
             return list(range(len(batch.arrivals)))
         return [row for row, arrival in enumerate(batch.arrivals) if self._needs_answer(arrival)]
 
+    def find_late_erased(self, batch: Batch) -> list[Arrival]:
+        """The batch's arrivals that come after an erasure that covers them, and for the first time."""
+        if not self._erasures:
+            return []
+        return [
+            arrival
+            for arrival in batch.arrivals
+            if self._erasures.covers_event(arrival.event) and not self._is_answered(arrival)
+        ]
+
     def drop_erased(self, results: BatchResults) -> None:
         """Remove answers that reflect nothing but erased events."""
         if self._erasures:

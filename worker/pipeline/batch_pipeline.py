@@ -35,6 +35,7 @@ from worker.pipeline.refreshes import Refreshes, measure_refreshing_s
 from worker.probes.progress import Progress
 from worker.recommend.item_share import ItemShare
 from worker.records.batch import Batch, decode_records, report_rejects
+from worker.records.guest_erasures import find_late_erasures
 from worker.records.intake import make_event_readers
 from worker.records.lanes import Lane
 from worker.records.shared_ids import SharedIds
@@ -320,6 +321,7 @@ class BatchPipeline:
         self.retry.call("kafka", check_topics)
         with self._mark_step.time(Step.SEND):
             outgoing = results.to_records(topics, self._partition_counts)
+            outgoing += find_late_erasures(self._answer_filter.find_late_erased(batch), self._erasures, topics.erasures)
             self.producer.send(outgoing)
         return results, outgoing
 

@@ -1,4 +1,4 @@
-"""Which device, address and card most users have in common: a text that stands for no id, if it is not a fraud ring."""
+"""Which device, address, card and guest most users have in common: a text that is no id, if it is not a fraud ring."""
 
 import logging
 from collections import Counter, deque
@@ -11,7 +11,7 @@ from contract.redis_keys import escape_id
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
-FIELDS: Final = {"device": "device_id", "ip": "ip", "card": "card_id"}
+FIELDS: Final = {"device": "device_id", "ip": "ip", "card": "card_id", "guest": "guest_id"}
 BATCH_MAX: Final = 50  # events of a batch that are looked at: all of a small one, few of a large one
 WINDOW: Final = 2_000  # events of a kind that are remembered
 NAMED_USERS_MIN: Final = 5  # of an id that is named: it is no longer that of one person or household

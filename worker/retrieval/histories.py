@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contract.profiles.guest_items import KnownItems
 from contract.profiles.histories import CLICK, LatestItems
 
 
@@ -16,14 +17,14 @@ def from_recent(recent: npt.NDArray[np.uint64], ts_ms: npt.NDArray[np.int64]) ->
     return LatestItems(recent, (is_item * CLICK).astype(np.uint8), seen_s.astype(np.uint32))
 
 
-def prepend_recent(histories: LatestItems, recent: npt.NDArray[np.uint64], ts_ms: npt.NDArray[np.int64]) -> LatestItems:
-    """Histories (U, L) with the recent items (U, R) that are newer than all of theirs, seen at `ts_ms` (U,)."""
-    newer = from_recent(recent, ts_ms)
+def prepend_recent(known: KnownItems, recent: npt.NDArray[np.uint64], ts_ms: npt.NDArray[np.int64]) -> LatestItems:
+    """Histories (U, L) with the recent items (U, R) that are newer than the newest known, seen at `ts_ms` (U,)."""
+    newer, histories = from_recent(recent, ts_ms), known.latest
     width = histories.items.shape[1]
     if not width:
         return newer
-    known = recent == histories.items[:, :1]
-    counts = np.where(known.any(1), known.argmax(1), recent.shape[1])
+    is_known = recent == known.newest[:, None]
+    counts = np.where(is_known.any(1), is_known.argmax(1), recent.shape[1])
     is_newer = (np.arange(recent.shape[1]) < counts[:, None]) & (recent != 0)
     is_kept = np.concatenate([is_newer, np.ones(histories.items.shape, np.bool_)], axis=1)
     order = np.argsort(~is_kept, axis=1, kind="stable")[:, :width]
@@ -38,9 +39,11 @@ class BatchHistories(NamedTuple):
     """The histories of users before a batch, and the row of each user."""
 
     row_by_user: Mapping[str, int]
-    latest: LatestItems
+    known: KnownItems
 
-    def take(self, users: Sequence[str]) -> LatestItems:
+    def take(self, users: Sequence[str]) -> KnownItems:
         """The histories of some of the users, in this order."""
         rows = np.array([self.row_by_user[user] for user in users], np.int64)
-        return LatestItems(self.latest.items[rows], self.latest.actions[rows], self.latest.seen_s[rows])
+        latest = self.known.latest
+        taken = LatestItems(latest.items[rows], latest.actions[rows], latest.seen_s[rows])
+        return KnownItems(taken, self.known.newest[rows])

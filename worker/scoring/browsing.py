@@ -43,6 +43,7 @@ from worker.scoring.canary_router import CanaryRouter
 from worker.scoring.clicks import find_viewed_items
 from worker.scoring.results import BatchResults
 from worker.scoring.scorer import RowsByEvent, ScoringResources
+from worker.state.user_histories import NO_WRITES
 
 log = logging.getLogger(__name__)
 PREVIOUS_ITEMS_MAX = 2  # of the user's latest items, those that a click is counted as following
@@ -178,8 +179,10 @@ class ListRefresher:
         users = self._queue.due(now_ms, refresh_max, memory.updates.index)
         histories = None
         self._queue.take([], now_ms)  # an error of the read leaves no users of an earlier batch to be put back
-        if users and self._user_histories and (self._next_item_sources or self.rules.of("personal").hides):
-            histories = BatchHistories({user: row for row, user in enumerate(users)}, self._user_histories.read(users))
+        if users and self._user_histories:
+            pending = memory.slice_writes() if memory.updates.logins else NO_WRITES
+            known = self._user_histories.read(users, pending)
+            histories = BatchHistories({user: row for row, user in enumerate(users)}, known)
         requests = [
             ListRequest(waiting.arrival, bought, waiting.is_again, self._recent_purchases.of(user))
             for user, (waiting, bought) in zip(users, self._queue.take(users, now_ms), strict=True)

@@ -1,7 +1,7 @@
 """Deletes unreadable profiles with the merged offsets of what was in them, so that recovery folds them again.
 
 A profile is unreadable if its key holds another type, or if a slice is truncated or of another layout, or if that is so
-of the user's history. Both are a pure fold of their log, so deleting them loses nothing that the log still has.
+of the user's history or logins. All are a pure fold of their log, so deleting them loses nothing that it still has.
 """
 
 import logging
@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from contract.hashing import bucket_of
 from contract.profiles.histories import is_history, user_from_history_key
+from contract.profiles.logins import LOGINS, find_logins_defect
 from contract.profiles.record import LAYOUT, RECORD, entity_from_key
 from worker.ops import metrics
 from worker.redis.client import WrongType, to_pairs
@@ -18,17 +19,22 @@ from worker.state.profile_store import RedisProfileStore, UnreadableProfiles
 log = logging.getLogger(__name__)
 # KEYS: merged:{bucket}, a profile, and of a user the history. ARGV: the sources of what is unreadable; none: all of it,
 # and the whole bucket's offsets, since it is unknown what was in it.
-DELETE_UNREADABLE: Final = """
+DELETE_UNREADABLE: Final = f"""
 if #ARGV == 0 then return redis.call('UNLINK', unpack(KEYS)) end
 for n = 1, #KEYS do
-  if redis.call('TYPE', KEYS[n]).ok == 'hash' then redis.call('HDEL', KEYS[n], unpack(ARGV)) end
+  if redis.call('TYPE', KEYS[n]).ok == 'hash' then
+    redis.call('HDEL', KEYS[n], unpack(ARGV))
+    if n > 2 then
+      for at = 1, #ARGV do redis.call('HDEL', KEYS[n], '{LOGINS}' .. ARGV[at]) end
+    end
+  end
 end
 return 1
 """
 
 
 class UnreadableProfile(NamedTuple):
-    """`sources` of the slices and histories that are unreadable; empty if a key is no hash."""
+    """`sources` of the slices, histories and logins that are unreadable; empty if a key is no hash."""
 
     entity: str
     sources: tuple[str, ...]
@@ -51,9 +57,10 @@ class ProfileRepair:
         hashes = [own for own, kind in zip(keys, types, strict=True) if kind == b"hash" and own[0] not in of_other_type]
         sources = {entity: dict[str, None]() for entity in wanted}
         for (entity, key), reply in zip(hashes, client.pipeline([("HGETALL", key) for _, key in hashes]), strict=True):
-            is_whole = is_readable if key == self._profiles.profile_key(entity) else is_history
+            is_whole = is_readable_slice if key == self._profiles.keys.profile(entity) else is_readable_field
+            fields = [(name.decode(errors="surrogateescape"), record) for name, record in to_pairs(reply)]
             sources[entity] |= dict.fromkeys(
-                source.decode(errors="surrogateescape") for source, record in to_pairs(reply) if not is_whole(record)
+                name.removeprefix(LOGINS) for name, record in fields if not is_whole(name, record)
             )
         return [
             UnreadableProfile(entity, tuple(sources[entity]))
@@ -72,7 +79,7 @@ class ProfileRepair:
         """Delete them, each with its merged offsets in one script; the owners of its sources notice and recover."""
         calls: list[tuple[list[str], Sequence[Any]]] = [
             (
-                [self._profiles.offsets_key(bucket_of(entity)), *self._keys(entity)],
+                [self._profiles.keys.offsets(bucket_of(entity)), *self._keys(entity)],
                 [source.encode(errors="surrogateescape") for source in sources],
             )
             for entity, sources in unreadable
@@ -104,8 +111,17 @@ class ProfileRepair:
 
     def _keys(self, entity: str) -> list[str]:
         """The key of an entity's profile, and of a user's history."""
-        keys = [self._profiles.profile_key(entity)]
-        return [*keys, *self._profiles.history_keys([entity])] if entity.startswith("user:") else keys
+        keys = [self._profiles.keys.profile(entity)]
+        return [*keys, *self._profiles.keys.histories([entity])] if entity.startswith("user:") else keys
+
+
+def is_readable_slice(_: str, record: bytes) -> bool:
+    return is_readable(record)
+
+
+def is_readable_field(name: str, record: bytes) -> bool:
+    """Whether a field in the hash of a user's histories is readable."""
+    return find_logins_defect(record) is None if name.startswith(LOGINS) else is_history(record)
 
 
 def is_readable(record: bytes) -> bool:

@@ -14,6 +14,7 @@ from contract.features.encoder import Encoder
 from contract.hashing import item_hash
 from contract.messages import read_recommendations
 from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.guest_items import without_guests
 from contract.profiles.histories import CLICK, ORDER, LatestItems
 from contract.profiles.store import fold
 from contract.retrieval.features import HISTORY_MAX
@@ -148,7 +149,8 @@ class OfflineRecommender:
         updates = to_updates(arrivals)
         folded = fold([{} for _ in updates.entities], updates)
         users = [request.event.user_id for request in requests]
-        histories = BatchHistories({user: row for row, user in enumerate(users)}, self._histories.read(users))
+        known = without_guests(self._histories.read(users))
+        histories = BatchHistories({user: row for row, user in enumerate(users)}, known)
         self._answer_cache.write(self._list_builder.build(requests, folded, time.time_ns() // 1_000_000, histories))
         keys = [f"shop:rec:c{number}" for number in range(first_number, first_number + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):

@@ -4,19 +4,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec import structs
 
 from contract.messages import Example, to_msgpack
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings, TopicSettings
-from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from tests.model.small import CLASSES, FEATURES, SHAPE, TASKS
 from tests.training.counting_learner import export_without_graphs
-from tests.training.examples import PLAN, make_rows
+from tests.training.examples import PLAN, make_rows, postpone
 from training.__main__ import parse_arguments
 from training.commands import follow
 from training.data.examples import from_rows
@@ -77,15 +75,7 @@ def test_what_a_fit_has_learned_of_a_history_is_not_learned_again_from_the_topic
     assert examples == held_out
     assert left_out[LEARNED] + left_out.get("without a label", 0) == len(HISTORY) - held_out
     # and when rows follow that happened later
-    later = [
-        structs.replace(
-            row,
-            example_id=f"later {row.example_id}",
-            ts_ms=row.ts_ms + 30 * DAY_MS,
-            known_ms={task: ms + 30 * DAY_MS for task, ms in row.known_ms.items()},
-        )
-        for row in HISTORY[:300]
-    ]
+    later = postpone(HISTORY[:300], 30)
     send(settings, later)
     examples, left_out = learn_once(settings, tmp_path)
     # then they are learned

@@ -6,10 +6,9 @@ import pytest
 from msgspec import structs
 
 from contract.messages import Example, to_msgpack
-from contract.units import DAY_MS
 from model.checkpoint import Checkpoint, LearnedUntil, make_metadata, read_checkpoint, write_checkpoint
 from tests.model.small import CLASSES, FEATURES, SHAPE, TASKS
-from tests.training.examples import PLAN, make_rows
+from tests.training.examples import PLAN, make_rows, postpone
 from training.data.examples import from_rows
 from training.data.learned_until import measure_learned, merge_learned
 from training.data.split import split_by_time
@@ -46,15 +45,7 @@ def test_of_the_history_of_a_fit_only_its_held_out_examples_are_learned(checkpoi
 
 
 def test_examples_that_happened_after_the_fit_are_all_learned(checkpoint: Checkpoint) -> None:
-    later = [
-        structs.replace(
-            row,
-            example_id=f"later {row.example_id}",
-            ts_ms=row.ts_ms + 30 * DAY_MS,
-            known_ms={task: ms + 30 * DAY_MS for task, ms in row.known_ms.items()},
-        )
-        for row in ROWS[:300]
-    ]
+    later = postpone(ROWS[:300], 30)
 
     result = learn(checkpoint, *later)
 

@@ -74,6 +74,21 @@ def make_shadowed(seed: int, *, rows: int, noise: tuple[float, float]) -> list[S
     ]
 
 
+def add_swapped(scores: list[ServedScore]) -> list[ServedScore]:
+    """These scores, and again of other users with the models' scores exchanged: both models are then equally good."""
+    swapped = [
+        msgspec.structs.replace(
+            score,
+            example_id=f"{score.example_id}'",
+            user_id=f"{score.user_id}'",
+            served=score.shadow,
+            shadow=score.served,
+        )
+        for score in scores
+    ]
+    return scores + swapped
+
+
 def test_every_metric_equals_that_of_evaluations(seed: int) -> None:
     # given predictions with ties
     rng = np.random.default_rng(seed)
@@ -117,15 +132,16 @@ def test_weights_compensate_for_sampled_negatives(seed: int) -> None:
     # when
     actual = WeightedMetrics(scores, is_rare_positive=False).evaluate(np.ones(len(rows), np.int64))
     # then
-    assert actual["ece"] < 0.01
+    assert actual["ece"] < 0.02
     assert calibration_error(y[is_kept].astype(float), p[is_kept]) > 0.2
-    assert actual["log_loss"] == pytest.approx(log_loss(y.astype(float), p), rel=0.03)
+    assert actual["log_loss"] == pytest.approx(log_loss(y.astype(float), p), rel=0.1)
+    assert log_loss(y[is_kept].astype(float), p[is_kept]) > 1.5 * log_loss(y.astype(float), p)
 
 
 def test_a_better_shadow_is_reported_as_better_and_an_equal_one_is_not(seed: int) -> None:
     # given
     better = make_shadowed(seed, rows=1_500, noise=(3.0, 1.0))
-    equal = make_shadowed(seed, rows=1_500, noise=(2.0, 2.0))
+    equal = add_swapped(make_shadowed(seed, rows=750, noise=(3.0, 1.0)))
     # when
     (comparison,), (equal_comparison,) = (
         compare_models(rows, [CLICK, FRAUD], "v1", "v2", seed=seed, draws=200) for rows in (better, equal)

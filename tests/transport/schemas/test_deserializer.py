@@ -137,6 +137,38 @@ def test_data_that_are_cut_are_a_dead_letter(deserializer: Deserializer) -> None
         assert caught.value.reason == "bad_schema"
 
 
+@pytest.mark.parametrize("values", ["double", "float", "boolean", "string", {"type": "map", "values": "double"}])
+def test_the_same_cut_data_have_the_same_detail_each_time(deserializer: Deserializer, values: object) -> None:
+    # given a map of Avro, cut anywhere
+    schema = {
+        "type": "record",
+        "name": "Prices",
+        "fields": [{"name": "by_sku", "type": {"type": "map", "values": values}}],
+    }
+    from confluent_kafka.schema_registry import Schema
+
+    schema_id = deserializer.client.register_schema("prices", Schema(json.dumps(schema), "AVRO"))
+    data = b"\x02\x02A\x02\x02B\x02\x02C"
+    # when
+    details = [
+        find_details(deserializer, b"\0" + schema_id.to_bytes(4, "big") + data[:end]) for end in range(len(data))
+    ]
+    # then
+    assert all(detail.startswith("A record should be data of schema") for pair in details for detail in pair)
+    assert all(first == second and "0x" not in first for first, second in details)
+
+
+def find_details(deserializer: Deserializer, value: bytes) -> list[str]:
+    """The details of the dead letters of a record that is read twice, each time at another place of the memory."""
+    details, held = list[str](), list[object]()
+    for _ in range(2):
+        with pytest.raises(BadEvent) as caught:
+            deserializer.read(TOPIC, value)
+        held.append(caught.value.__cause__)
+        details.append(str(caught.value))
+    return details
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [

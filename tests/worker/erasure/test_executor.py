@@ -15,6 +15,7 @@ from tests.worker.maintenance.runs import run_rebuild, serving_generation
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
 from worker.erasure.link_sweeper import mask_slices
 from worker.ops import metrics
+from worker.state.profile_scan import ProfileScan
 
 BEGAN_MS = time.time_ns() // 1_000_000 - HOUR_MS
 STEPS = ("read", "claim", "publish", "commit", "merge", "cache")
@@ -36,7 +37,8 @@ def send_orders(environment: WorkerEnvironment, numbers: Iterable[int]) -> list[
 
 def read_profiles(environment: WorkerEnvironment) -> dict[str, Slices]:
     """Every profile in Redis."""
-    profiles = environment.open_profiles().scan(lambda _: True)
+    store = environment.open_profiles()
+    profiles = ProfileScan(store.client, store.keys).slices(lambda _: True)
     return {key.partition("}:")[2]: slices for key, slices in profiles if slices}
 
 

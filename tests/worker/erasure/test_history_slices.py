@@ -108,7 +108,7 @@ def test_lost_buckets_of_a_history_are_counted(store: RedisProfileStore) -> None
     assert HistoryRegistry(store).count_lost_buckets() == 0
     bootstrap(store)
     assert HistoryRegistry(store).count_lost_buckets() == 0
-    store.client.pipeline([("DEL", store.offsets_key(bucket)) for bucket in (3, 5)])
+    store.client.pipeline([("DEL", store.keys.offsets(bucket)) for bucket in (3, 5)])
     assert HistoryRegistry(store).count_lost_buckets() == 2
 
 

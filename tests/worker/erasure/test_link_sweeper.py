@@ -124,7 +124,7 @@ def test_a_worker_masks_what_an_earlier_release_left(apache_stage: WorkerEnviron
     profiles = environment.open_profiles()
     for entity, slices in linked.items():
         for source, record in slices.items():
-            profiles.client.pipeline([("HSET", profiles.profile_key(entity), source, record)])
+            profiles.client.pipeline([("HSET", profiles.keys.profile(entity), source, record)])
     assert find_linked(environment, "u1") == set(KINDS)
     # when
     with InProcessWorker(environment, erases=True) as worker:
@@ -152,7 +152,7 @@ def test_one_scan_masks_all_erasures_and_only_own_sources(redis_url: str) -> Non
     record["links"]["seen_s"][0, 0, :3] = [1, 2, 3]
     entities = [f"item:{n}" for n in range(500)]
     for entity in entities:
-        client.pipeline([("HSET", profiles.profile_key(entity), "orders/0", record.tobytes(), "orders/1", b"other")])
+        client.pipeline([("HSET", profiles.keys.profile(entity), "orders/0", record.tobytes(), "orders/1", b"other")])
     erasures, offsets = Erasures(), OffsetTracker(sources={partition: "orders/0"}, committed={partition: 1})
     sweeper = LinkSweeper(profiles=profiles, offsets=offsets, erasures=erasures)
     assert sweeper.step({}) is None
@@ -166,7 +166,7 @@ def test_one_scan_masks_all_erasures_and_only_own_sources(redis_url: str) -> Non
     assert read_metric(metrics.LINKS_MASKED) == masked + 500
     assert sweeper.is_swept(partition)
     for entity in entities:
-        own, other = client.pipeline([("HMGET", profiles.profile_key(entity), "orders/0", "orders/1")])[0]
+        own, other = client.pipeline([("HMGET", profiles.keys.profile(entity), "orders/0", "orders/1")])[0]
         ids = np.frombuffer(own, RECORD)["links"]["id"][0, 0].tolist()
         assert [ident >> 63 for ident in ids[:2]] == [1, 1]
         assert ids[2] == hash_id("user:u2")
@@ -175,7 +175,7 @@ def test_one_scan_masks_all_erasures_and_only_own_sources(redis_url: str) -> Non
     assert sweeper.step({"erasures/0": 2}) is None
     # when another worker has merged since
     erasures.add(Erasure(event_id="g2", ts_ms=9_000, user_id="u2"))
-    client.pipeline([("HSET", profiles.offsets_key(bucket), "orders/0", 7) for bucket in range(64)])
+    client.pipeline([("HSET", profiles.keys.offsets(bucket), "orders/0", 7) for bucket in range(64)])
     # then
     with pytest.raises(StaleState):
         sweep_all(sweeper, {"erasures/0": 3})

@@ -126,7 +126,7 @@ def test_entries_whose_slice_is_lost_are_erased(new_store: NewStore, seed: int) 
     merged = fold_log(store, arrivals)
     histories = read_histories(store, list_entities(arrivals))
     user, kept = list(histories)[:2]
-    store.client.pipeline([("DEL", store.profile_key(user)) for user in histories])
+    store.client.pipeline([("DEL", store.keys.profile(user)) for user in histories])
     # when
     eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
     until_ms = max(arrival.event.ts_ms for arrival in arrivals) + 1_000

@@ -127,7 +127,7 @@ def test_verify_leaves_the_history_out_and_notices_its_loss(stage: WorkerEnviron
     assert result.unchecked_by_reason[Unchecked.HISTORIC] > 0
     profiles = stage.open_profiles()
     source = next(iter(HistoryRegistry(profiles).read()))
-    stage.redis.pipeline([("HDEL", profiles.offsets_key(0), source)])
+    stage.redis.pipeline([("HDEL", profiles.keys.offsets(0), source)])
     assert run_verification(stage).mismatches == 1
 
 
@@ -188,7 +188,7 @@ def test_a_worker_reports_buckets_that_lost_their_history(
     # given a state with a history, of which one bucket is lost
     run_bootstrap(stage, write(tmp_path, make_orders(0, 20)))
     profiles = stage.open_profiles()
-    stage.redis.pipeline([("DEL", profiles.offsets_key(5))])
+    stage.redis.pipeline([("DEL", profiles.keys.offsets(5))])
     send(stage, make_orders(20, 5))
     # when
     with InProcessWorker(stage) as worker:

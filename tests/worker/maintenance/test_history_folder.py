@@ -13,6 +13,7 @@ from contract.events.model import Click, Erasure, Judgement, Label, Line, Order
 from contract.hashing import BUCKETS
 from contract.history.format import HistoricEvent
 from contract.history.sources import history_source, is_history_source, partition_of
+from contract.joining.joiner import Joiner
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.record import RECORD
@@ -134,6 +135,29 @@ def test_a_label_on_the_topic_is_not_judged_again_in_the_history(seed: int) -> N
     topic_ids.add("judgements", judged)
     _, fewer = fold_history(open_events(history, topic_ids), InMemoryProfileStore())
     assert len(fewer) == len(arrivals) - 1
+
+
+def test_an_outcome_that_came_later_is_judged_by_a_later_export(seed: int) -> None:
+    # given an export before the outcomes of its orders, which arrive on the topic of labels
+    later = make_history(seed, 300)
+    earlier = [h for h in later if h.kind != "labels"]
+    # then the joiner, which has no row of these orders, judges none of them
+    joiner = Joiner(feedback=FeedbackSettings(), tasks=())
+    for label in (h.event for h in later if h.kind == "labels"):
+        joiner.add_event(label)
+    joiner.advance(later[-1].event.ts_ms + FeedbackSettings().fraud_window_s * 1_000 + 1)
+    output = joiner.drain()
+    assert output.judgements == []
+    assert len(output.orphans) == sum(h.kind == "labels" for h in later)
+    # and the next bootstrap, of an export with them, judges each that it can
+    assert count_judgements(earlier) == 0
+    assert count_judgements(later) > 20
+
+
+def count_judgements(history: Sequence[HistoricEvent]) -> int:
+    """The judgements in profiles that begin with this history alone."""
+    _, arrivals = fold_history(open_events(history), InMemoryProfileStore())
+    return sum(isinstance(arrival.event, Judgement) for arrival in arrivals)
 
 
 def test_labels_of_orders_on_the_topic_are_left_to_the_joiner(seed: int) -> None:

@@ -3,15 +3,17 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from msgspec.structs import replace
 
 from contract.events.model import Judgement
-from contract.hashing import BUCKETS, hash_id
+from contract.hashing import BUCKETS, hash_id, item_hash
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import profile_key
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings.reading import Settings
 from contract.settings.servers import RedisSettings
 from contract.units import HOUR_MS, MINUTE_MS
+from testkit.oracle.feeder import ProfileFeeder
 from tests.worker.events import NOW_MS, make_click, make_order
 from worker.maintenance.profile_report import format_profile, print_profile, to_epoch_ms
 from worker.redis.client import RedisClient
@@ -101,6 +103,30 @@ def test_a_profile_is_read_from_redis(settings: Settings, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert out.startswith(f"user:u, stored under shop:{profile_key('user:u')}\n")
     assert "\nclicks/0: up to offset 9, 1 events, sum 0\n" in out
+
+
+def test_a_history_and_logins_are_shown_and_the_items_of_guests_with_those_of_the_user(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given
+    client = RedisClient(url=settings.redis.url, timeout_s=20)
+    guest = make_click("c1", "i1", user="guest:g", ts_ms=NOW_MS)
+    login = replace(make_click("c2", "i2", user="u", ts_ms=NOW_MS + 60_000), guest_id="g")
+    ProfileFeeder(RedisProfileStore(client=client, prefix="shop:")).feed(
+        [Arrival("clicks/0", 0, guest), Arrival("clicks/0", 1, login)]
+    )
+    client.close()
+    # when
+    assert print_profile(settings, "user", "u", None) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # then
+    first, second = (f"  click  {item_hash(item):016x} at 2023-11-14 22:1{n}:20Z" for n, item in ((4, "i2"), (3, "i1")))
+    assert lines[lines.index("History of clicks/0: the latest items, newest first") + 1] == first
+    assert split_words(lines[lines.index("Logins of clicks/0: other id, first, latest") + 1])[0] == "g"
+    assert lines[lines.index("As lists know it, newest first") :][1:] == [first, second]
+    # and the guest's record names no user
+    assert print_profile(settings, "user", "guest:g", None) == 0
+    assert "  u " not in capsys.readouterr().out
 
 
 def test_an_unknown_entity_is_reported(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -315,7 +315,7 @@ def test_a_merged_offset_beyond_the_log_is_found(worked: WorkerEnvironment) -> N
     # given a bucket of which Redis claims more than the log holds, while orders wait to be folded
     profiles, bucket = worked.open_profiles(), bucket_of("device:d1")
     source = min(read_slices(worked))
-    worked.redis.pipeline([("HINCRBY", profiles.offsets_key(bucket), source, 1_000)])
+    worked.redis.pipeline([("HINCRBY", profiles.keys.offsets(bucket), source, 1_000)])
     send_orders(worked, range(40, 60))
     # when
     result = run_verification(worked)
@@ -330,7 +330,7 @@ def test_a_state_that_went_back_during_the_scan_is_verified_again(
 ) -> None:
     # given a source that a worker sets back during the first scan, as for an erasure
     monkeypatch.setattr("worker.maintenance.verification.ATTEMPT_INTERVAL_S", 0.0)
-    key, source = worked.open_profiles().offsets_key(bucket_of("device:d1")), min(read_slices(worked))
+    key, source = worked.open_profiles().keys.offsets(bucket_of("device:d1")), min(read_slices(worked))
 
     def set_back() -> None:
         worked.redis.pipeline([("HINCRBY", key, source, -1)])

@@ -235,10 +235,10 @@ def test_histories_of_a_state_that_is_older_than_them_are_made_whole_by_a_rebuil
     # then they are no mismatch, and lists have the items since
     late = run_verification(stage)
     assert (late.mismatches, late.unchecked_by_reason) == (0, {Unchecked.LATE: 1})
-    assert UserHistories(stage.open_profiles()).read(["u1"]).actions[0, :11].tolist() == [ORDER] * 10 + [0]
+    assert UserHistories(stage.open_profiles()).read(["u1"]).latest.actions[0, :11].tolist() == [ORDER] * 10 + [0]
     # when
     run_rebuild(stage)
     # then
     whole = run_verification(stage)
     assert (whole.mismatches, whole.unchecked, whole.histories) == (0, 0, USERS)
-    assert UserHistories(stage.open_profiles()).read(["u1"]).actions[0, :31].tolist() == [ORDER] * 30 + [0]
+    assert UserHistories(stage.open_profiles()).read(["u1"]).latest.actions[0, :31].tolist() == [ORDER] * 30 + [0]

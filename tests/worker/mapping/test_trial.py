@@ -99,7 +99,7 @@ def test_the_table_names_what_is_never_present(tmp_path: Path, capsys: pytest.Ca
     assert try_map(Settings(map=MAPS), str(write_lines(tmp_path, CLICK)), "clicks", 10, as_json=False) == 0
     shown = capsys.readouterr().out
     assert "1 records: 1 clicks, 0 skipped, 0 dead letters" in shown
-    assert "clicks: never present: attributes, session_id, surface" in shown
+    assert "clicks: never present: attributes, guest_id, session_id, surface" in shown
 
 
 def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_dead_letter_shows_the_value_that_was_found_and_where(
     # given
     path = write_lines(
         tmp_path,
-        {**ORDER, "total": "12,50"},
+        {**ORDER, "total": "12,500"},
         {**ORDER, "items": [ORDER["items"][0], {"sku": "A", "n": -0.5, "price": 1}]},
         {**ORDER, "items": []},
         {**ORDER, "items": [{"sku": "A", "n": 1}]},
@@ -125,7 +125,7 @@ def test_a_dead_letter_shows_the_value_that_was_found_and_where(
     status, (amount, quantity, empty, entry) = run(path, capsys, "orders")
     # then
     assert status == 1
-    assert amount["detail"].endswith('Found "12,50" at `total`.')
+    assert amount["detail"].endswith('Found "12,500" at `total`.')
     assert quantity["detail"].endswith("Found -0.5 at `items[].n`.")
     assert empty["detail"].endswith("Found [] at `items[].sku`, `items[].n`, `items[].price`.")
     assert entry["detail"].endswith("Nothing found at `items[].price`.")
@@ -137,3 +137,17 @@ def test_an_optional_field_that_cannot_be_read_is_shown_with_its_value(
     path = write_lines(tmp_path, {**ORDER, "ship": {"country": ["DE"]}})
     assert try_map(Settings(map=MAPS), str(path), "orders", 10, as_json=False) == 0
     assert 'shipping_country        ignored, since it cannot be read: ["DE"]' in capsys.readouterr().out
+
+
+def test_a_map_of_guests_alone_shows_the_user_as_whom_the_guest_acts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a topic of visits without users
+    fields = {name: source for name, source in CLICK_FIELDS.items() if name != "user_id"} | {"guest_id": "visitor"}
+    lines = write_lines(tmp_path, {**CLICK, "visitor": "v-1"}, {**CLICK, "visitor": "unknown"})
+    # when
+    status, (event, unknown) = run(lines, capsys, "visits", visits={"topics": "v", "kind": "clicks", "fields": fields})
+    # then
+    assert status == 0
+    assert event["event"]["user_id"] == "guest:v-1"
+    assert unknown["event"]["user_id"] == ""

@@ -1,6 +1,7 @@
 """A key of another type or content, wherever it is, ends no worker and costs no exactness."""
 
 import pytest
+from msgspec.structs import replace
 
 from contract.errors import BadProfile
 from contract.hashing import BUCKETS
@@ -20,10 +21,12 @@ PROFILE, MERGED = "profile", "merged"  # labels of the metric
 def spoil_commands(environment: WorkerEnvironment, worker: InProcessWorker, fault: str) -> list[tuple[object, ...]]:
     """The commands that make one key unreadable."""
     prefix = environment.prefix
-    profile, merged = f"{prefix}{profile_key(USER)}", worker.profiles.offsets_key(7)
+    profile, merged = f"{prefix}{profile_key(USER)}", worker.profiles.keys.offsets(7)
     source = next(iter(worker.offsets.sources.values()))
     history = f"{prefix}{history_key(USER)}"
-    ((history_source,),) = environment.redis.pipeline([("HKEYS", history)])  # of the user's partition
+    (fields,) = environment.redis.pipeline([("HKEYS", history)])
+    (history_source,) = [name for name in fields if not name.startswith(b"logins:")]  # of the user's partition
+    (logins,) = [name for name in fields if name.startswith(b"logins:")]
     commands: dict[str, list[tuple[object, ...]]] = {
         "a profile that is text": [("SET", profile, "x")],
         "a profile that is a list": [("DEL", profile), ("LPUSH", profile, "x")],
@@ -33,6 +36,8 @@ def spoil_commands(environment: WorkerEnvironment, worker: InProcessWorker, faul
         "a history that is text": [("SET", history, "x")],
         "a history that is cut short": [("HSET", history, history_source, b"short")],
         "a history of another layout": [("HSET", history, history_source, b"\x01" * 17)],
+        "logins that are cut short": [("HSET", history, logins, b"\x92")],
+        "logins of another layout": [("HSET", history, logins, b"\x92\x02\x91\x93\xa1g\x01\x01")],
         "offsets that are text": [("SET", merged, "x")],
         "an offset that is no number": [("HSET", merged, source, "x")],
         "an offset that is negative": [("HSET", merged, source, "-5")],
@@ -54,6 +59,8 @@ FAULTS = [
     ("a history that is text", PROFILE),
     ("a history that is cut short", PROFILE),
     ("a history of another layout", PROFILE),
+    ("logins that are cut short", PROFILE),
+    ("logins of another layout", PROFILE),
     ("offsets that are text", MERGED),
     ("an offset that is no number", MERGED),
     ("an offset that is negative", MERGED),
@@ -66,7 +73,7 @@ FAULTS = [
 
 
 def send_orders(environment: WorkerEnvironment, numbers: range) -> set[str]:
-    orders = [make_order(f"o{n}", user=f"u{n % 3}", device=f"d{n % 2}") for n in numbers]
+    orders = [replace(make_order(f"o{n}", user=f"u{n % 3}", device=f"d{n % 2}"), guest_id="g") for n in numbers]
     environment.send("orders", [(order.user_id, to_json(order)) for order in orders])
     return {order.event_id for order in orders}
 

@@ -20,6 +20,7 @@ from worker.redis.client import RedisClient
 from worker.redis.cluster import RedisCluster, command_slot, connect, connect_cache, hash_slot, replace_address
 from worker.state.generations import FIRST, Generations
 from worker.state.profile_repair import ProfileRepair
+from worker.state.profile_scan import ProfileScan
 from worker.state.profile_store import RedisProfileStore, UnreadableProfiles
 
 KEYS: Final = [f"key{n}" for n in range(200)]
@@ -206,7 +207,7 @@ def test_unreadable_profiles_are_repaired_by_deleting_their_keys(client: RedisCl
     profiles, users = RedisProfileStore(client=client, prefix="shop:"), [f"user:u{n}" for n in range(6)]
     short = bytes(new_slice().tobytes())[:-1]
     client.pipeline([("HSET", f"shop:{profile_key(user)}", "orders/3", short) for user in users])
-    client.pipeline([("HSET", profiles.offsets_key(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
+    client.pipeline([("HSET", profiles.keys.offsets(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
     # when
     with pytest.raises(UnreadableProfiles):
         profiles.read(users)
@@ -228,7 +229,7 @@ def test_an_unused_generation_is_deleted_from_every_server(client: RedisCluster)
     profiles.refresh_generation()
     slices = {f"user:u{n}": {"orders/3": bytes(new_slice().tobytes())} for n in range(99)}
     profiles.merge(slices, {}, {bucket: {"orders/3": 7} for bucket in range(BUCKETS)})
-    assert sum(1 for _ in profiles.scan(lambda _: True)) == len(slices)
+    assert sum(1 for _ in ProfileScan(profiles.client, profiles.keys).slices(lambda _: True)) == len(slices)
     name = str(generations.begin_build())
     # when
     generations.switch(name, FIRST)
@@ -264,6 +265,8 @@ def test_a_worker_keeps_its_guarantees_during_slot_moves_and_a_flush(
     # then
     assert Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
     assert stage.find_differences("orders") == []
-    assert not [key for key, slices in stage.open_profiles().scan(lambda entity: entity == "user:u3") if slices]
+    profiles = stage.open_profiles()
+    scan = ProfileScan(profiles.client, profiles.keys)
+    assert not [key for key, slices in scan.slices(lambda entity: entity == "user:u3") if slices]
     assert len(stage.read_records("erased")) == 1
     stage.close()

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from contract.profiles.guest_items import KnownItems, without_guests
 from contract.profiles.histories import CLICK, LatestItems
 from worker.retrieval.histories import BatchHistories, from_recent, prepend_recent
 
@@ -15,7 +16,7 @@ def make_history(*items: int, width: int = 4) -> LatestItems:
 
 def prepend(history: LatestItems, *recent: int) -> list[tuple[int, int, int]]:
     """The items, actions and times of the only user."""
-    joined = prepend_recent(history, np.array([recent], np.uint64), TIMES_MS)
+    joined = prepend_recent(without_guests(history), np.array([recent], np.uint64), TIMES_MS)
     return list(zip(*(column[0].tolist() for column in joined), strict=True))
 
 
@@ -32,10 +33,10 @@ def test_a_history_that_is_up_to_date_stays_as_it_is() -> None:
 def test_a_user_without_a_history_has_the_recent_items() -> None:
     recent = np.array([[7, 6, 0]], np.uint64)
 
-    assert prepend_recent(from_recent(recent, TIMES_MS), recent, TIMES_MS).items.tolist() == [[7, 6, 0]]
+    assert prepend_recent(without_guests(from_recent(recent, TIMES_MS)), recent, TIMES_MS).items.tolist() == [[7, 6, 0]]
     assert [item for item, _, _ in prepend(make_history(), 7, 6)] == [7, 6, 0, 0]
     empty = LatestItems(np.zeros((1, 0), np.uint64), np.zeros((1, 0), np.uint8), np.zeros((1, 0), np.uint32))
-    assert [item for item, _, _ in prepend(empty, 7, 6)] == [7, 6]
+    assert prepend_recent(KnownItems(empty, np.zeros(1, np.uint64)), recent, TIMES_MS).items.tolist() == [[7, 6, 0]]
 
 
 def test_histories_of_some_users_are_taken_in_their_order() -> None:
@@ -46,4 +47,7 @@ def test_histories_of_some_users_are_taken_in_their_order() -> None:
         np.concatenate([first.seen_s, second.seen_s]),
     )
 
-    assert BatchHistories({"a": 0, "b": 1}, both).take(["b", "a"]).items.tolist() == [[3, 0, 0, 0], [1, 2, 0, 0]]
+    taken = BatchHistories({"a": 0, "b": 1}, without_guests(both)).take(["b", "a"])
+
+    assert taken.latest.items.tolist() == [[3, 0, 0, 0], [1, 2, 0, 0]]
+    assert taken.newest.tolist() == [3, 1]

@@ -10,7 +10,9 @@ from contract.errors import Unavailable
 from contract.experiment import Trial
 from contract.hashing import item_hash
 from contract.messages import Recommendations
+from contract.profiles.guest_items import KnownItems, without_guests
 from contract.profiles.histories import LatestItems
+from contract.profiles.slices import SliceWrites
 from testkit.environment.tiny_bundle import make_golden, make_manifest, pack_npz, sigmoid, tiny_files
 from testkit.environment.tiny_next_item import make_next_item_golden, next_item_files
 from tests.worker.answers import read_answers, read_messages
@@ -125,11 +127,11 @@ class LostHistories:
     def __init__(self) -> None:
         self.is_available = False
 
-    def read(self, users: list[str]) -> LatestItems:
+    def read(self, users: list[str], _: SliceWrites) -> KnownItems:
         if not self.is_available:
             raise Unavailable("redis should answer. Found: no answer.")
         items = np.full((len(users), 64), item_hash("i3"), np.uint64)
-        return LatestItems(items, np.ones(items.shape, np.uint8), np.ones(items.shape, np.uint32))
+        return without_guests(LatestItems(items, np.ones(items.shape, np.uint8), np.ones(items.shape, np.uint32)))
 
 
 def test_a_list_reads_the_whole_history_and_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ from contract.profiles.record import LAYOUT, RECORD, new_slice, profile_key, sou
 from contract.profiles.slices import Slices
 from transport.records import TopicPartition
 from worker.redis.client import RedisClient, WrongType
+from worker.state.profile_keys import hash_tag
 from worker.state.profile_repair import ProfileRepair, UnreadableProfile
-from worker.state.profile_store import PAGE_KEYS, TTL_MS, RedisProfileStore, hash_tag, name_sources, source_name
+from worker.state.profile_scan import PAGE_KEYS, ProfileScan
+from worker.state.profile_store import TTL_MS, RedisProfileStore, name_sources, source_name
 
 USER = "user:ü"
 LAYOUT_BYTES = LAYOUT.to_bytes(4, "little")
@@ -173,7 +175,7 @@ def test_a_page_of_a_scan_has_the_merged_offsets_of_its_bucket(
     profiles.merge({user: {"orders/0": SLICE} for user in users}, {}, after)
     client.pipeline([("HSET", f"shop:{key}", "orders/0", OTHER) for key in ("profile:{64}:user:x", "profile:stray")])
     # when
-    pages = list(profiles.scan_pages(lambda entity: entity not in ("user:0", "user:1")))
+    pages = list(ProfileScan(profiles.client, profiles.keys).pages(lambda entity: entity not in ("user:0", "user:1")))
     # then
     keys = Counter(key for page in pages for key in page.profiles)
     assert keys.keys() == {*map(profile_key, users[2:]), "profile:{64}:user:x", "profile:stray"}
@@ -189,7 +191,7 @@ def test_a_profile_deleted_during_a_scan_is_returned_empty(profiles: RedisProfil
     profiles.merge({user: {"orders/0": SLICE} for user in users}, {}, {3: {"orders/0": 1}})
     # when
     slices = dict[str, Slices]()
-    for page in profiles.scan_pages(lambda _: True):
+    for page in ProfileScan(profiles.client, profiles.keys).pages(lambda _: True):
         slices |= page.profiles
         client.pipeline([("DEL", *(f"shop:{profile_key(user)}" for user in users))])
     # then

@@ -40,14 +40,14 @@ def test_the_latest_items_of_a_user_come_newest_first(profiles: RedisProfileStor
     # given
     ProfileFeeder(profiles).feed(make_arrivals(user))
     # when
-    latest = UserHistories(profiles).read(["unknown", user])
+    latest = UserHistories(profiles).read(["unknown", user]).latest
     # then
     assert latest.items[1, :5].tolist() == [*map(item_hash, ("i4", "i3", "i2", "i1")), 0]
     assert latest.actions[1, :5].tolist() == [CLICK, ORDER, ORDER, CLICK, 0]
     assert latest.seen_s[1, :5].tolist() == [NOW_MS // 1_000 + n for n in (4, 2, 2, 0)] + [0]
     assert not latest.items[0].any()
     # and the history is in the slot of the profile
-    assert profiles.history_keys([f"user:{user}"]) == [f"shop:{history_key(f'user:{user}')}"]
+    assert profiles.keys.histories([f"user:{user}"]) == [f"shop:{history_key(f'user:{user}')}"]
     assert user_from_history_key(history_key(f"user:{user}")) == f"user:{user}"
 
 
@@ -58,7 +58,7 @@ def test_a_guest_has_no_history(profiles: RedisProfileStore) -> None:
 
 def test_a_history_expires_like_a_profile(profiles: RedisProfileStore) -> None:
     ProfileFeeder(profiles).feed(make_arrivals("u1"))
-    (ttl_ms,) = profiles.client.pipeline([("PTTL", *profiles.history_keys(["user:u1"]))])
+    (ttl_ms,) = profiles.client.pipeline([("PTTL", *profiles.keys.histories(["user:u1"]))])
     assert 0.99 * TTL_MS < ttl_ms <= TTL_MS
 
 
@@ -74,7 +74,7 @@ def test_an_unreadable_history_is_repaired_with_its_slice(profiles: RedisProfile
     # given
     arrivals, user = make_arrivals("u1"), "user:u1"
     ProfileFeeder(profiles).feed(arrivals[:2])
-    (key,) = profiles.history_keys([user])
+    (key,) = profiles.keys.histories([user])
     profiles.client.pipeline([(command[0], key, *command[1:]) for command in SPOILED[fault]])
     # when the next click is merged, nothing of its bucket is written
     before = profiles.read_offsets(["clicks/0"])[bucket_of(user)]
@@ -92,7 +92,10 @@ def test_an_unreadable_history_is_repaired_with_its_slice(profiles: RedisProfile
     assert "clicks/0" not in profiles.read_offsets(["clicks/0"])[bucket_of(user)]
     # and reading the log again gives what an undisturbed pass gives
     ProfileFeeder(profiles).feed(arrivals)
-    assert UserHistories(profiles).read(["u1"]).items[0, :5].tolist() == [*map(item_hash, ("i4", "i3", "i2", "i1")), 0]
+    assert UserHistories(profiles).read(["u1"]).latest.items[0, :5].tolist() == [
+        *map(item_hash, ("i4", "i3", "i2", "i1")),
+        0,
+    ]
 
 
 def test_a_write_that_fails_half_way_leaves_each_history_with_its_slice(profiles: RedisProfileStore) -> None:
@@ -101,7 +104,7 @@ def test_a_write_that_fails_half_way_leaves_each_history_with_its_slice(profiles
     arrivals = [Arrival("clicks/0", n, make_click(f"c{n}", "i1", user=user)) for n, user in enumerate(users)]
     updates = to_updates(arrivals)
     writes = fold(profiles.read(updates.entities), updates).slice_writes()
-    spoiled = profiles.profile_key(f"user:{users[2]}")
+    spoiled = profiles.keys.profile(f"user:{users[2]}")
     profiles.client.pipeline([("SET", spoiled, "x")])
     # when
     with pytest.raises(Exception, match="should have the type"):
@@ -110,5 +113,5 @@ def test_a_write_that_fails_half_way_leaves_each_history_with_its_slice(profiles
     repair = ProfileRepair(profiles)
     repair.delete(repair.find([f"user:{users[2]}"]))
     ProfileFeeder(profiles).feed(arrivals)
-    latest = UserHistories(profiles).read(users)
+    latest = UserHistories(profiles).read(users).latest
     assert (latest.actions > 0).sum(axis=1).tolist() == [1] * 5

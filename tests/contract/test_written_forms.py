@@ -1,0 +1,112 @@
+"""Times, numbers and codes as other systems write them."""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.events.codes import ALPHA_2_BY_CODE, CURRENCY_BY_NUMBER, read_country, read_currency
+from contract.events.times import read_time
+from contract.events.values import Unreadable
+from contract.mapping.values import compile_time, to_major
+from tests.contract.intake import NOW_MS, Intake
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 24 Nov 2025 16:00:00 +0000",
+        "Mon, 24 Nov 2025 17:00:00 +0100",
+        "Mon, 24 Nov 2025 16:00:00 GMT",
+        "24 Nov 2025 16:00 -0000",
+        "24 nov 2025 11:00:00 EST",
+        "Monday, 24-Nov-25 16:00:00 GMT",
+        "Mon Nov 24 16:00:00 UTC 2025",
+        "Mon Nov 24 2025 17:00:00 GMT+0100 (Central European Standard Time)",
+        "2025-11-24T17:00:00+01:00[Europe/Berlin]",
+        "2025-11-24T16:00:00Z[UTC]",
+        "2025-11-24 16:00:00.000123 +0000 UTC m=+0.012",
+        "2025-11-24 17:00:00 +0100 CET",
+        "2025-11-24 17:00:00.000 +0100",
+        f"/Date({NOW_MS})/",
+        f"/Date({NOW_MS}+0100)/",
+    ],
+)
+def test_a_date_as_a_mail_a_browser_or_a_runtime_writes_it_is_read(text: str) -> None:
+    for unit in ("ms", "s", "us", "ns", "iso"):
+        assert Intake("orders", times={"orders": unit}).read(ts_ms=text).ts_ms == NOW_MS
+        assert compile_time(unit)(text) == NOW_MS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 24 Nov 2025 16:00:00",
+        "Mon Nov 24 16:00:00 2025",
+        "Mon Nov 24 16:00:00 CET 2025",
+        "Mon, 24 Nov 2025 4:00:00 PM",
+        "Mon, 31 Nov 2025 16:00:00 GMT",
+        "Mon, 24 Nov 99999999999 16:00:00 GMT",
+        "24/11/2025 16:00:00",
+        "11/24/2025",
+        "Nov",
+        "/Date()/",
+        "2025-11-24T16:00:00 PM",
+        "24 Nov 2025 16:00:00 +0000" + " " * 200 + "x",
+    ],
+)
+def test_a_date_without_a_zone_or_of_an_unknown_form_is_refused_whatever_is_declared(text: str) -> None:
+    for unit in ("ms", "iso"):
+        assert Intake("orders", times={"orders": unit}).find_reason(ts_ms=text) == "wrong_type"
+
+
+def test_a_leap_second_is_the_second_before_it() -> None:
+    assert read_time("2016-12-31T23:59:60Z", "ms") == read_time("2016-12-31T23:59:59Z", "ms")
+
+
+@given(st.datetimes(datetime(1990, 1, 1), datetime(2099, 1, 1)), st.integers(-14 * 60, 14 * 60))
+def test_every_date_of_a_mail_is_its_time(moment: datetime, offset_min: int) -> None:
+    zoned = moment.replace(microsecond=0, tzinfo=timezone(timedelta(minutes=offset_min)))
+    assert (
+        read_time(format_datetime(zoned), "ms")
+        == round((zoned - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000
+    )
+
+
+@given(st.text(alphabet="Jan Feb,:+-0123456789TZGMT()[]/D ", max_size=60), st.sampled_from(["ms", "s", "iso"]))
+def test_no_text_for_a_time_raises_another_error(text: str, unit: str) -> None:
+    with suppress(Unreadable):
+        assert isinstance(read_time(text, unit), int)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("19,99", 19.99), ("0,5", 0.5), ("1.234,56", 1234.56), ("1,234.56", 1234.56), ("12.345.678,9", 12345678.9),
+     ("1 234,56", 1234.56), ("1\u202f234,56", 1234.56), ("1'234.50", 1234.5)],
+)  # fmt: skip
+def test_a_number_with_a_comma_is_read_where_it_can_mean_one_only(text: str, number: float) -> None:
+    assert Intake("orders").read(amount=text).amount == number
+    assert to_major(text, "EUR") == pytest.approx(number / 100)
+
+
+def test_currencies_and_countries_are_read_by_their_numbers() -> None:
+    order = Intake("orders").read(currency="978", shipping_country=276, billing_country="036")
+    assert (order.currency, order.shipping_country, order.billing_country) == ("EUR", "DE", "AU")
+    assert [read_currency(text) for text in ("840", "036", "36", "8", "777", "000")] == [
+        "USD", "AUD", "AUD", "ALL", "777", "000"
+    ]  # fmt: skip
+    assert Intake("orders").read(currency=392).currency == "JPY"
+    assert Intake("orders", money={"orders": "minor"}).read(amount=1_999, currency=392).amount == 1_999
+    assert to_major(1_999, 392) == 1_999
+    assert read_country("999", frozenset()) == "999"
+    assert len(CURRENCY_BY_NUMBER) == 180
+    assert sum(code.isdecimal() for code in ALPHA_2_BY_CODE) == 249
+
+
+@pytest.mark.parametrize("ident", ["\\N", "<nil>", "<NULL>"])
+def test_what_databases_and_runtimes_write_of_a_null_is_no_id(ident: str) -> None:
+    order = Intake("orders").read(device_id=ident, user_id=ident, shipping_country=ident)
+    assert (order.device_id, order.user_id, order.shipping_country) == (None, "", None)
