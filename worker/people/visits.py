@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contract.events.guests import GUEST_PREFIX
 from contract.profiles.entity_updates import UpdateBatch
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
 from contract.units import DAY_MS
@@ -20,7 +21,7 @@ PEOPLE, BUYERS = range(len(SAMPLES))
 CODE_BITS: Final = 20
 HALF_LIFE_MS: Final = DAY_MS  # of the weight by which a person stays in a sample
 MULTIPLIERS: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of splitmix64
-NO_NUMBERS: Final = np.zeros(0, np.int64)
+GUEST_ENTITY: Final = f"user:{GUEST_PREFIX}"
 
 
 class Visits(NamedTuple):
@@ -66,9 +67,10 @@ def collect_visits(updates: UpdateBatch, salt: int) -> Visits:
 def find_people(updates: UpdateBatch) -> npt.NDArray[np.int64]:
     """(N) The entity that stands for the person of each arrival, -1 for none."""
     user, address = updates.find_first("user"), updates.find_first("ip")
-    row = np.where(user >= 0, user, address)
     if not len(updates.entity):
-        return row
+        return user
+    is_guest = np.array([entity.startswith(GUEST_ENTITY) for entity in updates.entities], np.bool_)
+    row = np.where((user >= 0) & ~is_guest[updates.entity[user]], user, address)
     counts = (row >= 0) & ((user < 0) | updates.is_folded[user])
     return np.where(counts, updates.entity[row], -1)
 

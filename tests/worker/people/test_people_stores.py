@@ -105,6 +105,14 @@ def test_guests_count_by_address_and_not_at_all_without(open_store: OpenStore) -
     assert weigh(store, "i") == [3.0]
 
 
+def test_a_guest_with_an_id_of_its_own_for_each_click_counts_by_address_too(open_store: OpenStore) -> None:
+    store = open_store()
+    add(store, *[replace(click("i", f"guest:s{n}"), ip="192.0.2.1") for n in range(50)])
+    add(store, *[click("j", f"guest:s{n}") for n in range(50)])
+
+    assert weigh(store, "i", "j") == [1.0, 0.0]
+
+
 def test_what_an_erasure_covers_does_not_count(open_store: OpenStore) -> None:
     store, erasures = open_store(), Erasures()
     erasures.add(Erasure(event_id="e", ts_ms=NOW_MS, user_id="gone"))
