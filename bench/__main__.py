@@ -121,6 +121,10 @@ BENCHES: Final = {
         "quality.recommend.command",
         "recommendation lists on two real shops, compared with popularity, co-occurrence and a library",
     ),
+    "abuse-of-lists": Bench(
+        "quality.abuse_of_lists",
+        "rank in popular and trending lists that accounts reach by clicking an item again and again",
+    ),
     "offpolicy": Bench(
         "quality.offpolicy.command",
         "estimates of another policy's reward compared with the truth, on simulated logs and on a shop's",
@@ -153,7 +157,7 @@ def main(argv: Sequence[str]) -> int:
 def print_help(output: TextIO) -> None:
     print("python -m bench NAME, where NAME is one of\n", file=output)
     for name, bench in BENCHES.items():
-        print(f"    {name:12} {bench.description}", file=output)
+        print(f"    {name:14} {bench.description}", file=output)
 
 
 if __name__ == "__main__":

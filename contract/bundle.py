@@ -16,6 +16,9 @@ A folder is one of the disk, or one of an object store (`contract.object_folder`
         VERSION/other_neighbours.npz
                                    with the next-item part, where there is a second source: its neighbours, weights and
                                    fading, as in neighbours.npz
+        VERSION/together.npz       where baskets are known: items (M,) S, those bought together with each (M, K) int32
+                                   as `neighbours`, -1 after the last, and the strength of each pair (M, K) float32 as
+                                   `weights`, strongest first
         VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: torch's outputs, to be reproduced
         VERSION/READY              empty, written last
 

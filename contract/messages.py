@@ -64,6 +64,32 @@ class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
     rule: str | UnsetType = UNSET
 
 
+class ListedItem(Struct, frozen=True, gc=False, kw_only=True):
+    """One item of a list that stands by itself. `score` orders the list; `why` names what put the item on it."""
+
+    item_id: str
+    score: float
+    why: str
+
+
+class ShopList(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """A list of no user, best item first, as cached at `similar:{item_id}`, `together:{item_id}` and `trending`.
+
+    `model_version`: of the bundle that it comes from; left out for `trending`.
+    """
+
+    items: tuple[ListedItem, ...]
+    computed_ms: int
+    model_version: str = ""
+
+
+class PlacementKeys(Struct, frozen=True, gc=False, kw_only=True):
+    """How many items a placement shows, and the keys of the lists that fill it, without the shop's prefix."""
+
+    length: int
+    keys: tuple[str, ...]
+
+
 class Ranking(Struct, frozen=True, gc=False, kw_only=True):
     """The order of a search's items, best first, with the probability of being relevant."""
 

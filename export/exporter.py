@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from contract.bundle import Manifest, current_version, publish
 from contract.errors import BadBundle
@@ -22,7 +23,7 @@ from export.releases import explain_if_older
 from export.subgraphs import Subgraph, build_subgraphs
 from model.checkpoint import Checkpoint
 from model.network import Network
-from model.sequence.next_item import NEXT_ITEM, from_tensors
+from model.sequence.next_item import NEXT_ITEM, decode_texts, from_tensors
 
 GOLDEN_ROWS = 16
 Thresholds = Mapping[str, dict[str, float]]
@@ -70,6 +71,8 @@ def export(
         parity, golden = parity | exported.parity, golden | exported.golden
     else:
         files["neighbours.npz"] = to_npz(find_neighbours(read_all([checkpoint.interactions, *extra_interactions])))
+    if checkpoint.together:
+        files["together.npz"] = to_npz(list_together(checkpoint.together))
     files["golden.npz"] = to_npz(golden)
     names = {task.name for task in network.tasks}
     manifest = Manifest(
@@ -98,6 +101,15 @@ def select_used_features(network: Network) -> dict[str, str]:
     """Name -> digest of the features of every group that some task reads, in the order of columns."""
     groups = {group for view in network.views for group in view.groups}
     return {feature.name: feature.digest for feature in network.features.features if feature.group in groups}
+
+
+def list_together(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of together.npz, as `contract.bundle` names them; raises `BadBundle`."""
+    try:
+        items, rows, weights = decode_texts(tensors["items"]), tensors["rows"].numpy(), tensors["weights"].numpy()
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise BadBundle(f"Items bought together should have all of their tensors. Found: {error!r:.200}") from error
+    return {"items": items, "neighbours": rows, "weights": weights}
 
 
 def make_golden(subgraphs: Sequence[Subgraph], network: Network) -> dict[str, npt.NDArray[Any]]:

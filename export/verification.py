@@ -24,6 +24,7 @@ from export.ort import Arrays, max_difference, open_session, run
 
 GOLDEN_TOLERANCE: Final = 1e-4  # as in the worker: processors differ by less, a wrong weight by far more
 DATA_FILES: Final = ("golden.npz", "neighbours.npz")
+TOGETHER: Final = "together.npz"  # where baskets are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ def verify(bundle: Bundle, features: FeatureSet) -> VerificationReport:
     golden, differences = load_arrays(bundle, "golden.npz"), dict[str, float]()
     neighbours = load_arrays(bundle, "neighbours.npz")
     check_neighbours(neighbours)
+    if TOGETHER in bundle.files:
+        no_more: Arrays = {"fading": np.zeros(()), "popular": np.zeros(0, np.int32)}
+        check_neighbours(no_more | load_arrays(bundle, TOGETHER), TOGETHER)
     for graph in graphs:
         check_metadata(bundle, graph)
         session = open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"])
@@ -77,7 +81,7 @@ def check_files(bundle: Bundle) -> list[str]:
         required.append("items.onnx")
     if missing := [name for name in required if name not in bundle.files]:
         raise BadBundle(f"Bundle {bundle.version} should have {', '.join(required)}. Found no {', '.join(missing)}.")
-    known = {*(f"{graph}.onnx" for graph in GRAPHS), *DATA_FILES, *REQUIRED, OPTIONAL}
+    known = {*(f"{graph}.onnx" for graph in GRAPHS), *DATA_FILES, TOGETHER, *REQUIRED, OPTIONAL}
     if foreign := [name for name in bundle.files if name not in known]:
         raise BadBundle(f"Bundle {bundle.version} should have files that are known. Found {', '.join(foreign)}.")
     return [graph for graph in GRAPHS if f"{graph}.onnx" in bundle.files]
@@ -152,7 +156,7 @@ def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> f
 def check_neighbours(arrays: Arrays, name: str = "neighbours.npz") -> None:
     """Raises `BadBundle` unless each item has a row of neighbours and weights, and all numbers are of items."""
     if missing := {"items", "neighbours", "weights", "fading", "popular"} - arrays.keys():
-        raise BadBundle(f"{name} should have five arrays. Found no {', '.join(sorted(missing))}.")
+        raise BadBundle(f"{name} should have all of its arrays. Found no {', '.join(sorted(missing))}.")
     items, rows, weights = len(arrays["items"]), arrays["neighbours"], arrays["weights"]
     if rows.ndim != 2 or len(rows) != items or weights.shape != rows.shape:
         raise BadBundle(

@@ -3,8 +3,8 @@
     BUNDLES/checkpoints/VERSION.pt    `CheckpointMetadata` as JSON, weights, optimizer state, next-item part; replay
                                       buffer, pending examples and interactions as Parquet
 
-Fields that later versions added (`waiting`, `met`, `next_item`) are empty when a file of an earlier version is read;
-position biases are 0.
+Fields that later versions added (`waiting`, `met`, `next_item`, `together`) are empty when a file of an earlier version
+is read; position biases are 0.
 
 Reading executes no code from the file: only tensors, numbers and text are accepted.
 """
@@ -67,7 +67,8 @@ class Checkpoint:
 
     `pending_examples`: held out from this network's update, to be learned first by the next one. `id_counts`: by
     embedding table, the ids seen since the first update: (n, 3) int64 of id, count and last time. `next_item`: the
-    tensors of `model.sequence.next_item`, empty without that part.
+    tensors of `model.sequence.next_item`, empty without that part. `together`: items bought together (`items`, `rows`,
+    `weights`), empty for none.
     """
 
     metadata: CheckpointMetadata
@@ -78,6 +79,7 @@ class Checkpoint:
     pending_examples: bytes = b""
     id_counts: Mapping[str, Tensor] = field(default_factory=dict)
     next_item: Mapping[str, Tensor] = field(default_factory=dict)
+    together: Mapping[str, Tensor] = field(default_factory=dict)
 
     def build_network(self) -> Network:
         """The network in evaluation mode; raises `BadBundle` for weights of another shape."""
@@ -166,6 +168,7 @@ def replace_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "waiting": bytes_to_tensor(checkpoint.pending_examples),
         "met": dict(checkpoint.id_counts),
         "next_item": dict(checkpoint.next_item),
+        "together": dict(checkpoint.together),
     }
     torch.save(state, content)
     replace_durably(path, content.getvalue())
@@ -187,6 +190,7 @@ def read_checkpoint(path: Path, *, is_lazy: bool = False) -> Checkpoint:
             pending_examples=state["waiting"].numpy().tobytes() if "waiting" in state else b"",
             id_counts=state.get("met", {}),
             next_item=state.get("next_item", {}),
+            together=state.get("together", {}),
         )
     except (
         OSError,

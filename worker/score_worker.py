@@ -97,6 +97,7 @@ class ScoreWorker:
                 catalogue=catalogue,
                 answer_cache=stores.answer_cache,
                 user_histories=UserHistories(stores.profiles),
+                people=stores.people,
             ),
         )
         self._worker = assemble(settings, self._lane, stop, scorer=self._scorer, stores=stores)
@@ -155,6 +156,7 @@ class ScoreWorker:
         retry.call("redis", client.check)
         retry.call("kafka", self._ownership.claim)
         retry.call("redis", lambda: report_changed_settings(client, self._settings))
+        retry.call("redis", self._worker.stores.people.agree)
         self._worker.load_erasures()
         retry.call("kafka", self._products.open)
         while not self._products.is_ready and not self._stop.is_set():
@@ -221,8 +223,10 @@ class ScoreWorker:
         self._remedy.apply(pipeline.consumer)
         try:
             pipeline.advance()
+            self._worker.stores.people.agree()
             if self._worker.erasure_service:
                 self._worker.erasure_service.confirm(pipeline)
+            self._scorer.take_share(pipeline.find_share())
             self._scorer.run_periodic(self._worker.stores.profiles, now_ms())
         except (StaleState, BatchRevoked) as error:
             pipeline.recover(error)

@@ -43,6 +43,7 @@ from contract.settings.intake import IntakeSettings
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.names import find_unknown_variables
+from contract.settings.placements import PlacementSettings
 from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings
 from contract.settings.tasks import Probability, ThresholdAction, list_task_names, read_tasks
 from contract.settings.training import TrainingConfig
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     log: LogSettings = LogSettings()
+    placements: PlacementSettings = PlacementSettings()
     experiments: dict[str, ExperimentSettings] = {}
     entities: dict[str, EntitySettings] = {}
     rules: tuple[Rule, ...] = ()

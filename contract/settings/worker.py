@@ -39,6 +39,8 @@ class ListSettings(Section):
     that memory is bounded. `explore`: the share of a list for
     fresh items, those of the last `fresh_days`. `category_max`, `seller_max`: items of one category or seller on a
     list, 0 for no limit. `shed_ms`: events that waited longer than this in Kafka trigger no new list, 0 for never.
+    `item_lists_ms`: of each second, for lists of items, 0 for none.
+    `trending_half_life_s`: in event time, of the weight of a person's latest visit to an item.
     `rules`: the file of list rules, see `contract.settings.list_rules`; empty: none.
     """
 
@@ -55,6 +57,8 @@ class ListSettings(Section):
     category_max: NonNegative = 0
     seller_max: NonNegative = 0
     shed_ms: NonNegative = 0
+    item_lists_ms: Annotated[int, Field(ge=0, le=500)] = 20
+    trending_half_life_s: Annotated[int, Field(ge=60, le=30 * 86_400)] = 6 * 3_600
     rules: str = ""
 
 

@@ -37,7 +37,7 @@ def to_tensors(part: NextItemPart) -> dict[str, Tensor]:
     """The part as tensors by name, for a checkpoint."""
     table = part.table
     arrays = {
-        "items": np.frombuffer(json.dumps([item.decode() for item in part.items.tolist()]).encode(), np.uint8),
+        "items": encode_texts(part.items).numpy(),
         "evaluation": np.frombuffer(json.dumps(dict(part.evaluation)).encode(), np.uint8),
         "popular": part.popular,
         "counts": table.counts,
@@ -50,6 +50,16 @@ def to_tensors(part: NextItemPart) -> dict[str, Tensor]:
     for prefix, module in (("encoder", part.encoder), ("ranker", part.ranker)):
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
     return tensors
+
+
+def encode_texts(texts: npt.NDArray[np.bytes_]) -> Tensor:
+    """Texts in UTF-8 as the bytes of a JSON array: a checkpoint holds tensors only."""
+    content = json.dumps([text.decode() for text in texts.tolist()]).encode()
+    return torch.from_numpy(np.frombuffer(content, np.uint8).copy())
+
+
+def decode_texts(tensor: Tensor) -> npt.NDArray[np.bytes_]:
+    return np.array([text.encode() for text in json.loads(tensor.numpy().tobytes())], np.bytes_)
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> NextItemPart:
@@ -65,7 +75,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> NextItemPart:
         with torch.no_grad():
             vectors = encoder.eval().item_vectors().numpy()
         return NextItemPart(
-            items=np.array([item.encode() for item in json.loads(arrays["items"].tobytes())], np.bytes_),
+            items=decode_texts(tensors["items"]),
             table=ItemTable(
                 neighbours=read_neighbours(arrays, "neighbours"),
                 other_neighbours=read_neighbours(arrays, "other_neighbours"),

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from contract.messages import Recommendations, RecommendedItem
+from contract.messages import ListedItem, PlacementKeys, Recommendations, RecommendedItem, ShopList
+from contract.settings.placements import PlacementSettings
 from contract.settings.worker import ListSettings
 from demo.recommendation_reader import EMPTY_PAGE, Page, RecommendationReader
 from tests.worker.answers import make_answer
@@ -65,3 +66,36 @@ def test_popular_items_are_read_also_where_users_have_lists(caches: AnswerCache,
 
 def test_without_cached_lists_the_page_is_empty(reader: RecommendationReader) -> None:
     assert reader.read("u-3") == EMPTY_PAGE
+
+
+def write_shop_list(caches: AnswerCache, key: str, *items: str) -> None:
+    listed = tuple(ListedItem(item_id=item, score=1.0, why="together") for item in items)
+    caches.write_shop_lists({key: ShopList(items=listed, computed_ms=0)})
+
+
+def test_a_placement_is_filled_list_by_list_without_its_own_items(
+    caches: AnswerCache, reader: RecommendationReader
+) -> None:
+    # given
+    placements = PlacementSettings().by_name()
+    caches.write_placements(
+        {name: PlacementKeys(length=4, keys=placement.keys) for name, placement in placements.items()}
+    )
+    caches.write([make_answer(LIST, make_recommendations("u-17", "mug", "pot"))])
+    caches.write_popular({"": ["hat", "tie"]}, now_ms=0)
+    write_shop_list(caches, "trending", "pot", "cup", "tie", "lamp")
+    write_shop_list(caches, "similar:mug", "cup", "bowl")
+    write_shop_list(caches, "together:mug", "pot", "tea", "jar")
+    write_shop_list(caches, "together:a%3A1", "ink", "mug", "pen")
+    # then
+    assert reader.read_placement("home", "u-17") == ("mug", "pot", "cup", "tie")
+    assert reader.read_placement("home") == ("pot", "cup", "tie", "lamp")
+    assert reader.read_placement("product", items=["mug"]) == ("cup", "bowl", "pot", "tea")
+    # and the items of a cart take turns
+    assert reader.read_placement("cart", items=["mug", "a:1"]) == ("pot", "ink", "tea", "jar")
+    assert reader.read_placement("cart") == ("pot", "cup", "tie", "lamp")
+    assert reader.read_placement("unknown") == ()
+
+
+def test_a_placement_that_no_worker_has_written_shows_nothing(reader: RecommendationReader) -> None:
+    assert reader.read_placement("home", "u-17") == ()

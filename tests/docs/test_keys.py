@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+import msgspec
 import numpy as np
 import pytest
 import redis
@@ -17,19 +18,32 @@ from bench.performance.memory import (
     SLICE_BYTES,
 )
 from contract.events.model import Click
-from contract.messages import Decision, Ranking, Recommendations, RecommendedItem, ScoredRow, read_recommendations
+from contract.messages import (
+    Decision,
+    ListedItem,
+    PlacementKeys,
+    Ranking,
+    Recommendations,
+    RecommendedItem,
+    ScoredRow,
+    ShopList,
+    read_recommendations,
+)
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.histories import ACTIONS, ENTRY, HISTORY_LAYOUT, HISTORY_MAX
 from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
 from contract.profiles.store import fold
+from contract.settings.placements import PlacementSettings
 from contract.settings.reading import Settings
 from contract.settings.servers import RedisSettings
 from contract.settings.worker import ListSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
 from tests.worker.answers import make_answer
+from tests.worker.events import make_order
 from transport.records import TopicPartition
 from worker.doctor.rule_reports import RuleReport, RuleReporter
 from worker.erasure.progress import ErasureProgress, owner_field
+from worker.people.redis_store import RedisPeopleStore
 from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
@@ -50,7 +64,9 @@ def read_key_table() -> list[Row]:
 
 def key_pattern(key: str) -> str:
     """A key of the table as a pattern; in binary keys the braces around the bucket are part of the key."""
-    hash_tagged = key.replace("{bucket}", r"\{[0-9]+\}") if re.search(":(profile|history|merged):", key) else key
+    hash_tagged = (
+        key.replace("{bucket}", r"\{[0-9]+\}") if re.search(":(profile|history|people|buyers|merged):", key) else key
+    )
     return re.sub(r"\{\w+\}", "[^:]+", hash_tagged.replace("{kind}:{id}", "[a-z]+:[^:{}]+"))
 
 
@@ -82,6 +98,8 @@ def server(redis_url: str) -> redis.Redis:
     writes = fold([{} for _ in updates.entities], updates).slice_writes()
     profiles.merge(writes, {}, {bucket: {"clicks/0": 1} for bucket in range(64)})
     profiles.write_history_starts({"clicks/0": 0})
+    order = make_order("o-1", "mug-blue")
+    RedisPeopleStore(client=client, prefix=prefix).add(to_updates([Arrival("orders/0", 0, order)]))
     marks = ErasureProgress(profiles=RedisProfileStore(client=client, prefix=prefix))
     marks.write([owner_field("orders", TopicPartition("shop.orders", 0))], {"erasures/0": 1})
     report_changed_settings(client, Settings())
@@ -124,6 +142,10 @@ def write_caches(caches: AnswerCache) -> None:
     ranking = Ranking(event_id="s-1", user_id="u-17", query="mug", items=(), relevance=(), model_version="")
     caches.write([make_answer(LIST, recommendations), make_answer(RANKING, ranking)])
     caches.write_popular({"": ["mug-blue"], "kitchen": ["mug-blue"]}, now_ms=0)
+    listed = (ListedItem(item_id="mug-blue", score=1.0, why="trending"),)
+    keys = ("trending", "trending:kitchen", "similar:mug-red", "together:mug-red")
+    caches.write_shop_lists({key: ShopList(items=listed, computed_ms=0, model_version="v") for key in keys})
+    caches.write_placements({"home": PlacementKeys(length=1, keys=("trending",))})
     report = RuleReport(rules=1, digest="aa", refused="", unknown=(), suspended=())
     RuleReporter(caches.client, RedisSettings().prefix, "0").write(report, now_ms=0)
 
@@ -156,6 +178,20 @@ def test_the_example_of_popular_items_has_the_written_fields(server: redis.Redis
     example, written = dict(KEYS.examples())["popular"], server.get("shop:rec:popular")
 
     assert re.findall(r'"(\w+)":', example) == re.findall(r'"(\w+)":', str(written))
+
+
+def test_the_example_of_a_list_of_the_shop_decodes() -> None:
+    example = msgspec.json.decode(dict(KEYS.examples())["shop_list"], type=ShopList)
+    reasons = {why for row in KEYS.tables("Lists of the shop")[0] for why in re.findall(r"`(\w+)`", row["`why`"])}
+
+    assert {item.why for item in example.items} <= reasons == {"neighbour", "vector", "together", "trending"}
+
+
+def test_the_example_of_placements_is_the_default() -> None:
+    example = msgspec.json.decode(dict(KEYS.examples())["placements"], type=dict[str, PlacementKeys])
+
+    placements = PlacementSettings().by_name()
+    assert example == {name: PlacementKeys(length=own.length, keys=own.keys) for name, own in placements.items()}
 
 
 def test_the_documented_fields_of_generations_are_written(server: redis.Redis) -> None:

@@ -12,6 +12,7 @@ from testkit.environment.tiny_bundle import ITEMS
 from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_product, make_record
 from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
+from worker.people.samples import InMemoryPeopleStore
 from worker.records.batch import decode_records
 from worker.scoring.browsing import ListRefresher
 from worker.scoring.handlers import HANDLERS
@@ -32,9 +33,10 @@ class BrowsingHarness:
             self.catalogue.put(make_product(item, price=price))
         lists = ListSettings.model_validate({"refresh_ms": 0, "purchase_value": PURCHASE_VALUE, **list_settings})
         settings = Settings().model_copy(update={"lists": lists, "experiments": experiments or {}})
-        self.profiles = InMemoryProfileStore()
+        self.profiles, self.people = InMemoryProfileStore(), InMemoryPeopleStore()
         self.scorer = LaneScorer(
-            HANDLERS["browsing"], ScoringResources(settings=settings, encoder=encoder, catalogue=self.catalogue)
+            HANDLERS["browsing"],
+            ScoringResources(settings=settings, encoder=encoder, catalogue=self.catalogue, people=self.people),
         )
         assert isinstance(self.scorer.refresher, ListRefresher)
         self.refresher: ListRefresher = self.scorer.refresher
@@ -44,6 +46,7 @@ class BrowsingHarness:
         batch = decode_records(records, KINDS, SOURCES, ("orders",))
         updates = to_updates(batch.arrivals, self.scorer.entities_to_read(batch, now_ms, refresh_max))
         memory = fold(self.profiles.read(updates.entities), updates)
+        self.people.add(updates)
         self.profiles.slices.update(memory.slice_writes().to_mapping())
         results = self.scorer.answer(batch, range(len(batch.arrivals)), memory, now_ms)
         results.extend(self.scorer.refresh(memory, now_ms, refresh_max))

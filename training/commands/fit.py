@@ -42,6 +42,7 @@ from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.erasure.checkpoints import checkpoint_lock, erase_rows
 from training.next_item.fit import NextItemOptions, NextItemResult, fit_next_item
 from training.next_item.table_reader import InteractionTable, read_interaction_tables
+from training.next_item.together import find_together
 from training.online.replay_buffer import encode_buffer
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
@@ -102,6 +103,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     interactions = read_interaction_tables(args.interactions, erasures)
     next_item = learn_next_item(interactions, config) if args.interactions and config.next_item_epochs else None
     checkpoint = build_checkpoint(fitted, examples, config, initial, parent, interactions.table)
+    checkpoint = replace(checkpoint, together=find_together(interactions.to_history()))
     if next_item and next_item.part:
         checkpoint = replace(checkpoint, next_item=to_tensors(next_item.part))
     with checkpoint_lock(bundles):  # so that no erasure of the meantime is missed
@@ -122,6 +124,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         left_out=fitted.left_out,
         interactions={"used": len(interactions.table), "left_out": interactions.left_out},
         next_item=describe_next_item(next_item),
+        together={"items": len(checkpoint.together["rows"]) if checkpoint.together else 0},
         examples=len(examples),
         seconds=round(time.monotonic() - started_s, 2),
     )

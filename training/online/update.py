@@ -124,6 +124,7 @@ def update(
         id_counts=start.id_counts,
         interactions=merge_interactions(former, interactions),
         next_item=next_item,
+        together=checkpoint.together,
     )
     gate_metrics = {**result.gate_metrics, **refusal.metrics}
     return replace(result, checkpoint=updated, gate_metrics=gate_metrics, reset=refusal.rejections)

@@ -5,6 +5,7 @@ memory on the first write, so the catalogue grows without copies. `worker.catalo
 """
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from worker.ops import metrics
 
 log = logging.getLogger(__name__)
 ITEMS_MAX: Final = 2_000_000
+REMOVED_MAX: Final = 100_000  # removed items that this process does not know, until their lists are deleted
 
 
 class Catalogue:
@@ -44,7 +46,10 @@ class Catalogue:
         self.price = np.zeros(items_max, np.float32)
         self.stock = np.zeros(items_max, np.float64)  # NaN: not stated
         self.in_stock = np.zeros(items_max, np.bool_)  # available, and not sold out
+        self.is_listed = np.zeros(items_max, np.bool_)  # until a tombstone, sold out or not
         self.first_seen_ms = np.zeros(items_max, np.int64)
+        # Items with a tombstone that this process does not know, but a former one may have.
+        self.removed = deque[str](maxlen=REMOVED_MAX)
         self._is_changed = np.zeros(items_max, np.bool_)  # items that were put since `take_changed`
         self._has_changed = False
         self._block = allocate_block(encoder, items_max)
@@ -64,13 +69,21 @@ class Catalogue:
         self.price[n] = product.price
         self.stock[n] = np.nan if product.stock is None else product.stock
         self.in_stock[n] = product.available and product.stock != 0
+        self.is_listed[n] = True
         self._pending[n] = product
         self._is_changed[n] = self._has_changed = True
         if self._not_reloaded is not None and n < len(self._not_reloaded):
             self._not_reloaded[n] = False
 
     def delist(self, item_id: str) -> None:
-        """Mark an item as unavailable after a tombstone; lists that contain it stay readable."""
+        """Mark an item as unavailable and removed after a tombstone; users' lists that contain it stay readable."""
+        if (n := self._index.get(item_hash(item_id))) >= 0:
+            self.in_stock[n] = self.is_listed[n] = False
+        else:
+            self.removed.append(item_id)
+
+    def suspend(self, item_id: str) -> None:
+        """Mark an item as unavailable until its next record."""
         if (n := self._index.get(item_hash(item_id))) >= 0:
             self.in_stock[n] = False
 
@@ -83,7 +96,8 @@ class Catalogue:
         if self._not_reloaded is None:
             return 0
         lacking = np.flatnonzero(self._not_reloaded)
-        self.in_stock[lacking], self._not_reloaded = False, None
+        self.in_stock[lacking] = self.is_listed[lacking] = False
+        self._not_reloaded = None
         return len(lacking)
 
     def take_changed(self) -> ItemNumbers:

@@ -74,7 +74,7 @@ class ProductConsumer:
             elif (product := self._parse(record)) is not None:
                 self._catalogue.put(product)
             elif (item_id := self._find_item_id(record)) is not None:
-                self._catalogue.delist(item_id)  # what is known of it is out of date: it may be sold out
+                self._catalogue.suspend(item_id)  # what is known of it is out of date: it may be sold out
         self._catalogue.encode_pending()
         metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
         if self._is_reloading and not self._tailer.partitions_behind:

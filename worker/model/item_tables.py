@@ -55,6 +55,17 @@ def read_other_neighbours(bundle: Bundle, neighbours: NeighbourTable) -> Neighbo
     return make_table("other_neighbours.npz", arrays, neighbours.hashes, neighbours.popular)
 
 
+def read_together(bundle: Bundle) -> NeighbourTable | None:
+    """Items that are bought together, with the strength of each pair; None where the bundle has none."""
+    if "together.npz" not in bundle.files:
+        return None
+    arrays = load_arrays(bundle, "together.npz")
+    with reject_on_error("together.npz should hold items, those bought together with each, and their weights"):
+        hashes = hash_items(arrays["items"])
+        arrays["fading"] = np.zeros(())
+    return make_table("together.npz", arrays, hashes, np.zeros(0, np.int32))
+
+
 def make_table(
     name: str, arrays: Arrays, hashes: npt.NDArray[np.uint64], popular: npt.NDArray[np.int32]
 ) -> NeighbourTable:

@@ -12,7 +12,7 @@ from contract.errors import BadBundle
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.graphs import GRAPHS
 from worker.model.bundle_parts import Arrays, GraphSession, load_arrays, reject_on_error
-from worker.model.item_tables import read_neighbours
+from worker.model.item_tables import read_neighbours, read_together
 from worker.model.next_item_model import read_next_item_model
 
 Scores = dict[str, npt.NDArray[np.float32]]
@@ -36,6 +36,7 @@ class Model:
             graph.check_golden(golden, self.version)
         self._check_fit(features)
         self.neighbours = read_neighbours(bundle)
+        self.together = read_together(bundle)
         self.next_item = read_next_item_model(bundle, self.neighbours, golden)
 
     def has_graph(self, graph: str) -> bool:

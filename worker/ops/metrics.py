@@ -143,6 +143,8 @@ LIST_WAITING_SECONDS: Final = gauge(
 LISTS_SHED: Final = counter(
     "lists_shed_total", "Events that did not refresh a list: too old, or too many users waiting."
 )
+ITEM_LISTS_WRITTEN: Final = counter("item_lists_total", "Written lists of items: similar, and bought together.")
+ITEM_LISTS_DUE: Final = gauge("item_lists_due", "Items whose lists this worker has to write.")
 EXAMPLES: Final = counter("examples_total", "Published examples, per label; revisions count.", "task")
 JUDGEMENTS: Final = counter("judgements_total", "Labels forwarded with the entities that they concern.")
 JOINS: Final = counter("joins_total", "Outcomes of events and rows that gave no example on arrival.", "fate", "task")

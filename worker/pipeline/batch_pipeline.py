@@ -33,6 +33,7 @@ from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
 from worker.pipeline.refreshes import Refreshes, measure_refreshing_s
 from worker.probes.progress import Progress
+from worker.recommend.item_share import ItemShare
 from worker.records.batch import Batch, decode_records, report_rejects
 from worker.records.guest_erasures import find_late_erasures
 from worker.records.intake import make_event_readers
@@ -179,6 +180,12 @@ class BatchPipeline:
             self._repair(reason)
             while not self._is_restarted():
                 pass
+
+    def find_share(self) -> ItemShare:
+        """The lists for all users that this worker writes, by its partitions of the clicks."""
+        topic = self._settings.topics.topic_name("clicks")
+        owned = frozenset(partition.partition for partition in self.consumer.assignment if partition.topic == topic)
+        return ItemShare(owned, self._partition_counts.get(topic, 0))
 
     def advance(self) -> None:
         """Record all folded offsets as merged in buckets that no batch touched; one attempt.
@@ -348,8 +355,13 @@ class BatchPipeline:
             self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
 
     def _merge(self, batch: Batch, memory: FoldedBatch) -> None:
-        """Merge the slices of the batch, together with the offsets that they contain."""
+        """Merge the slices of the batch, together with the offsets that they contain.
+
+        People are counted before: a crash in between counts them again, which changes nothing.
+        """
         with self._mark_step.time(Step.MERGE):
+            with PROFILER("merge people"):
+                self.retry.call("redis", lambda: self._stores.people.add(memory.updates))
             with PROFILER("merge pack"):
                 writes = memory.slice_writes()
             after = self._offsets.compute_merged(batch.end_offsets, writes.buckets())

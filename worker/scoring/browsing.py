@@ -23,11 +23,12 @@ from worker.doctor.rule_reports import RuleReporter
 from worker.model.experiment import ActiveModels, model_version
 from worker.model.item_tables import NeighbourTable
 from worker.ops import metrics
+from worker.recommend.item_share import ItemShare
 from worker.recommend.list_builder import NO_MODELS, ListBuilder, ListRequest
 from worker.recommend.list_variants import ListVariants
-from worker.recommend.popular_list_writer import PopularListWriter
 from worker.recommend.recent_purchases import RecentPurchases
 from worker.recommend.refresh_queue import RefreshQueue
+from worker.recommend.shared_lists import SharedLists
 from worker.records.answers import LIST
 from worker.records.batch import Batch
 from worker.retrieval.candidate_generator import CandidateGenerator
@@ -72,13 +73,15 @@ class ListRefresher:
         self._recent_purchases = RecentPurchases()
         self._queue = RefreshQueue(lists.refresh_ms, lists.waiting_max)
         self.item_neighbours, self._fresh_items = ItemNeighbours(catalogue), FreshItems(catalogue, lists)
-        self.popularity = Popularity(catalogue, lists.purchase_value)
-        self._popular_lists = (
-            PopularListWriter(
+        self.popularity = Popularity(
+            catalogue, lists.purchase_value, resources.people, lists.trending_half_life_s * 1000
+        )
+        self._shared_lists = (
+            SharedLists(
+                settings=resources.settings,
                 answer_cache=resources.answer_cache,
                 catalogue=catalogue,
                 popularity=self.popularity,
-                length=lists.length,
                 rules=self.rules,
             )
             if resources.answer_cache
@@ -117,6 +120,8 @@ class ListRefresher:
             if canary
             else None,
         )
+        if self._shared_lists:
+            self._shared_lists.activate(models.serving)
         neighbours = models.serving.neighbours if models.serving else None
         # A canary has the candidates of its own next-item part, and otherwise those of the serving model.
         if neighbours is not self._bundle_neighbours:
@@ -130,7 +135,7 @@ class ListRefresher:
         return self._catalogue.prepare(*models.models)
 
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None:
-        """Follow the list rules, update fresh and popular items, and write the popular lists; raises `Unavailable`."""
+        """Follow the list rules, update fresh and popular items, write lists for all users; raises `Unavailable`."""
         self._catalogue.encode_pending()
         self.item_neighbours.refresh()
         self.rules.poll()
@@ -144,10 +149,14 @@ class ListRefresher:
         self.popularity.rank(personal)
         metrics.LIST_WAITING_USERS.set(len(self._queue))
         metrics.LIST_WAITING_SECONDS.set(self._queue.measure_wait_ms(now_ms) / 1000)
-        if self._popular_lists:
-            self._popular_lists.write(now_ms)
+        if self._shared_lists:
+            self._shared_lists.write(now_ms)
         if self._rule_reporter and (report := self.rules.report):
             self._rule_reporter.write(report, now_ms)
+
+    def take_share(self, share: ItemShare) -> None:
+        if self._shared_lists:
+            self._shared_lists.share = share
 
     def is_refresh_due(self, now_ms: int) -> bool:
         return bool(self._queue.due(now_ms, 1))

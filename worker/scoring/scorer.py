@@ -20,6 +20,8 @@ from worker.catalogue.catalogue import Catalogue
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
 from worker.ops.steps import PROFILER
+from worker.people.samples import PeopleStore
+from worker.recommend.item_share import ItemShare
 from worker.records.answers import Answer, AnswerKind
 from worker.records.batch import Batch
 from worker.scoring.canary_router import CanaryRouter
@@ -90,7 +92,8 @@ class Scorer(Protocol):
 class ScoringResources:
     """What handlers share, whichever model answers.
 
-    Without `answer_cache` popular items are not written; without `user_histories` those are the items of the profile.
+    Without `answer_cache` popular items are not written; without `user_histories` those are the items of the profile;
+    without `people` items are popular by events.
     """
 
     settings: Settings
@@ -98,6 +101,7 @@ class ScoringResources:
     catalogue: Catalogue
     answer_cache: AnswerCache | None = None
     user_histories: UserHistories | None = None
+    people: PeopleStore | None = None
 
 
 class EventHandler(Protocol):
@@ -131,6 +135,9 @@ class Refresher(Protocol):
     def activate(self, models: ActiveModels) -> None: ...
 
     def prepare(self, models: ActiveModels) -> bool: ...
+
+    def take_share(self, share: ItemShare) -> None:
+        """Write this share of the lists that all users share from now on."""
 
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None: ...
 
@@ -198,6 +205,10 @@ class LaneScorer:
 
     def prepare(self, models: ActiveModels) -> bool:
         return self.refresher is None or self.refresher.prepare(models)
+
+    def take_share(self, share: ItemShare) -> None:
+        if self.refresher:
+            self.refresher.take_share(share)
 
     def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None:
         if self.refresher:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contract.messages import to_json
+from contract.messages import PlacementKeys, ShopList, to_json
 from contract.redis_keys import POPULAR, escape_user_id
 from contract.settings.worker import ListSettings
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, CachePolicy, kinds_among
@@ -143,6 +143,21 @@ class AnswerCache:
             commands.append(("SET", key, payload, "EX", self._lists.ttl_s) if items else ("DEL", key))
         if commands:
             self.client.pipeline(commands)
+
+    def write_shop_lists(self, lists: Mapping[str, ShopList | None]) -> None:
+        """Write lists of no user by key, without the shop's prefix; None: delete it. Raises `Unavailable`."""
+        commands = [
+            ("SET", self._prefix + key, to_json(shop_list), "EX", self._lists.ttl_s)
+            if shop_list
+            else ("DEL", self._prefix + key)
+            for key, shop_list in lists.items()
+        ]
+        if commands:
+            self.client.pipeline(commands)
+
+    def write_placements(self, placements: Mapping[str, PlacementKeys]) -> None:
+        """Write where readers find the lists of each placement, by its name."""
+        self.client.pipeline([("SET", f"{self._prefix}placements", to_json(dict(placements)), "EX", self._lists.ttl_s)])
 
     def key(self, answer: Answer) -> str:
         """The key at which an answer is cached; its kind must have a `CachePolicy`."""

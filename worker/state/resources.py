@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from contract.settings.reading import Settings
+from worker.people.redis_store import RedisPeopleStore
 from worker.records.answers import AnswerKind
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect, connect_cache
@@ -24,6 +25,7 @@ class Stores:
     claim_store: ClaimStore
     answer_cache: AnswerCache
     fence: ErasureFence
+    people: RedisPeopleStore
 
 
 def open_stores(settings: Settings, kinds: Iterable[AnswerKind], client: RedisClient | None = None) -> Stores:
@@ -44,4 +46,5 @@ def open_stores(settings: Settings, kinds: Iterable[AnswerKind], client: RedisCl
             fence=fence,
         ),
         fence=fence,
+        people=RedisPeopleStore(client=client, prefix=redis.prefix),
     )

@@ -384,8 +384,8 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(
     actual = read_errors()
     # then
     sections = (
-        "kafka, redis, topics, intake, worker, lists, feedback, log, experiments, entities, rules, tasks, thresholds, "
-        "model, training, watch, map, registry, bundles, bundle_store, features"
+        "kafka, redis, topics, intake, worker, lists, feedback, log, placements, experiments, entities, rules, tasks, "
+        "thresholds, model, training, watch, map, registry, bundles, bundle_store, features"
     )
     table = {"kind": "binary", "groups": "user", "graph": "decide"}
     topics = sorted(TopicSettings(clicks="shop.orders").names_by_kind().values())
