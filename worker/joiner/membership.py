@@ -24,7 +24,7 @@ class JoinerMembership:
         """A batch is in flight; raises `PartitionsChanged` if the assignment has changed."""
         self._in_batch = True
         try:
-            self._raise_if_changed()
+            self.raise_if_changed()
             yield
         finally:
             self._in_batch = False
@@ -32,8 +32,9 @@ class JoinerMembership:
     def heartbeat(self) -> None:
         """Stay a member of the group while a call waits; raises `PartitionsChanged` if the batch lost partitions."""
         self._consumer.heartbeat()
-        self._raise_if_changed()
+        self.raise_if_changed()
 
-    def _raise_if_changed(self) -> None:
+    def raise_if_changed(self) -> None:
+        """Raise `PartitionsChanged` if the assignment has changed since the batch in flight was read."""
         if self.has_changed and self._in_batch:
             raise PartitionsChanged("The joiner's partitions should stay assigned during a batch. Found a rebalance.")

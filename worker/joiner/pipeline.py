@@ -135,6 +135,7 @@ class JoinerPipeline:
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Join exactly these partitions: new ones from their committed positions, the others from where they were."""
         self._paused = set()
+        self._membership.has_changed = True  # a batch in flight does not know these shards
         self._have_orphans_changed, self._mismatch_due_s = True, 0.0
         return self._shards.assign(partitions)
 
@@ -157,6 +158,7 @@ class JoinerPipeline:
                 for user_id, until_ms in self._erasures.poll():
                     self._shards.erase(user_id, until_ms)
                     self._save_due_s = 0.0  # an erasure is executed once the stores lack the user's rows
+                self._membership.raise_if_changed()  # else shards that came during a wait would not be recovered
                 self._publish(self._join([record for record in records if record.topic_partition not in restarted]))
         except (PartitionsChanged, OutcomeUnknown) as changed:
             self._membership.has_changed = True

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, cast
 
 import pytest
@@ -372,6 +372,38 @@ def test_a_batch_revoked_while_kafka_is_down_is_not_published_but_reread(harness
     harness.pipeline.step()
     assert harness.list_published_revisions() == [("r~a", 1)]
     assert harness.consumer.heartbeats == 1
+
+
+class InterruptedErasures(JoinerErasures):
+    """`interrupt` runs once in a poll, which is in the middle of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupt: Callable[[], None] | None = None
+
+    def poll(self) -> Iterator[tuple[str, int]]:
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt:
+            interrupt()
+        return super().poll()
+
+
+def test_partitions_that_are_assigned_during_a_batch_are_joined_from_the_next_batch_on() -> None:
+    # given a joiner without partitions
+    erasures = InterruptedErasures()
+    harness = JoinerHarness(erasures)
+    harness.consumer.put(SCORED, LIST)
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
+    harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
+    harness.rebalance()
+    # when they are assigned during a batch
+    erasures.interrupt = lambda: harness.rebalance(*ALL, revoke=False)
+    harness.pipeline.step()
+    # then
+    assert harness.list_published_revisions() == []
+    for _ in range(2):
+        harness.pipeline.step()
+    assert harness.list_published_revisions() == [("r~a", 1)]
 
 
 def test_a_shard_revoked_during_a_batch_is_read_again_when_it_comes_back(harness: JoinerHarness) -> None:
