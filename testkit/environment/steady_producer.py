@@ -22,7 +22,9 @@ SILENCE_S: Final = 20.0
 CHECK_S: Final = 2.0
 POLL_S: Final = 0.5
 ANY_PARTITION: Final = -1
+TOPIC_S: Final = 10.0  # in which a topic that was recreated becomes known
 PURGED: Final = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+MISSING: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 OnTaken = Callable[[RecordPosition], object]
 
 
@@ -116,6 +118,19 @@ class SteadyProducer:
         return Producer(self._settings)
 
     def _send(self, number: int, record: UnconfirmedRecord) -> None:
+        """Hand a record to the client, which refuses one of a topic that it last saw missing: asks again then."""
+        give_up_s = time.monotonic() + TOPIC_S
+        while True:
+            try:
+                self._hand_over(number, record)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_TOPIC or time.monotonic() > give_up_s:
+                    raise
+                self._client.list_topics(timeout=TOPIC_S)
+            else:
+                return
+
+    def _hand_over(self, number: int, record: UnconfirmedRecord) -> None:
         self._client.produce(
             record.topic,
             record.value,
@@ -133,11 +148,8 @@ class SteadyProducer:
             self._confirm(number, position)
         elif error.code() in PURGED:
             pass  # sent again by the next client
-        elif (
-            error.code() == KafkaError._UNKNOWN_PARTITION
-            and (record := self._unconfirmed[number]).partition == ANY_PARTITION
-        ):
-            self._send(number, record)  # the topic was recreated with fewer partitions: no topic has the record
+        elif error.code() in MISSING and (record := self._unconfirmed[number]).partition == ANY_PARTITION:
+            self._send(number, record)  # the topic was recreated, maybe with fewer partitions: no topic has the record
         else:
             self.errors.append(error.str())
             del self._unconfirmed[number]

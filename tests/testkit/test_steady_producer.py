@@ -2,8 +2,11 @@
 
 import random
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from devservers.apache_kafka import ApacheKafka
 from testkit.environment.kafka_log import RecordPosition
@@ -19,8 +22,11 @@ SESSION_S = 2.0  # of a broker of `devservers` with its controller
 class SentRecords:
     """Numbered records, most of them equal but for their time, and the positions that the producer reports."""
 
-    def __init__(self, broker: KafkaBroker, topic: str, **options: float) -> None:
-        self.producer = SteadyProducer(bootstrap=broker.bootstrap, settings={"enable.idempotence": True}, **options)
+    def __init__(
+        self, broker: KafkaBroker, topic: str, *, settings: Mapping[str, Any] | None = None, **options: float
+    ) -> None:
+        settings = {"enable.idempotence": True, **(settings or {})}
+        self.producer = SteadyProducer(bootstrap=broker.bootstrap, settings=settings, **options)
         self.broker, self.topic = broker, topic
         self.count = 0
         self.positions: list[RecordPosition] = []
@@ -34,6 +40,16 @@ class SentRecords:
     def has_other_client(self) -> bool:
         self.producer.poll()
         return self.producer.clients > 1
+
+    def refuses_records(self) -> bool:
+        """Whether the client takes no record of the topic, since it saw it missing."""
+        client = self.producer._client
+        client.list_topics(timeout=FLUSH_S)
+        try:
+            client.produce(self.topic, b"probe")
+        except KafkaException as error:
+            return error.args[0].code() == KafkaError._UNKNOWN_TOPIC  # type: ignore[no-any-return]
+        return False
 
     def check(self) -> None:
         """Each is on the topic once, at a position that was reported."""
@@ -114,3 +130,26 @@ def test_records_for_a_partition_that_vanished_go_to_another_one(apache_kafka: A
     # then
     assert sent.producer.flush(FLUSH_S) == 0
     sent.check()
+
+
+def test_records_for_a_topic_that_was_seen_missing_are_sent_once_it_exists(
+    apache_kafka: ApacheKafka, topic_prefix: str
+) -> None:
+    # given: a client that learned of the topic's absence
+    topic = f"{topic_prefix}recreated"
+    apache_kafka.create_topics({topic: 1})
+    sent = SentRecords(apache_kafka, topic, settings={"topic.metadata.propagation.max.ms": 0})
+    sent.send(20)
+    assert sent.producer.flush(FLUSH_S) == 0
+    apache_kafka.delete_topics(topic)
+    wait_until(lambda: sent.refuses_records())
+
+    # when
+    apache_kafka.create_topics({topic: 1})
+    sent.count, sent.positions = 0, []
+    sent.send(20)
+
+    # then
+    assert sent.producer.flush(FLUSH_S) == 0
+    sent.check()
+    sent.producer.close()
