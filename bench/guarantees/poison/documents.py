@@ -20,6 +20,7 @@ LINE: Final[Mapping[str, Fragment]] = {
 FIELDS: Final[Mapping[str, Fragment]] = {
     "ts_ms": str(BASE_MS).encode(),
     "user_id": b'"u1"',
+    "guest_id": b'"g1"',
     "attributes": b'{"browser": "firefox", "age": 34, "gift": true, "taste": [0.5, 1, 2], "email": "a@example.com"}',
     "item_id": b'"i2"',
     "session_id": b'"w-3"',

@@ -34,8 +34,11 @@ def count_in_memory(environment: WorkerEnvironment, salt: int) -> InMemoryPeople
 
 
 @pytest.mark.parametrize("steps", [("publish", "merge", "cache")], ids="-".join)
-def test_after_crashes_each_person_is_counted_once(stage: WorkerEnvironment, seed: int, steps: Sequence[str]) -> None:
+def test_after_crashes_each_person_is_counted_once(
+    apache_stage: WorkerEnvironment, seed: int, steps: Sequence[str]
+) -> None:
     # given workers that each die with their second batch in flight
+    stage = apache_stage
     for number, step in enumerate(steps):
         stage.send_orders(seed, 20, first=20 * number)
         events = [StepEvent(step, 2, raise_killed)]
