@@ -6,37 +6,21 @@ erasures (workers, joiner, learner, monitor, `rebuild`, `verify`) erase the gues
 a user hold after an erasure follows from them alone, so nothing has to be folded again.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
 
-from contract.errors import StaleState
 from contract.events.model import Erasure
 from contract.hashing import bucket_of
 from contract.profiles.erasures import Erasures
 from contract.profiles.logins import LOGINS, find_logins_defect, is_guest_entity, read_rows, write_rows
 from contract.profiles.store import MergedOffsets
+from worker.erasure.guarded_fields import FieldWrite, write_fields
 from worker.kafka.outgoing import OutgoingRecord
 from worker.records.guest_erasures import is_new, make_erasure, to_record
 from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore
 
-# KEYS: merged:{bucket}, then histories. ARGV: number of sources; for each its name and the expected offset ('' for
-# none); then the number of a history, a field, and the logins ('' to delete them), for each record to write.
-WRITE_LOGINS: Final = """
-local call = redis.call
-local last = 2 * tonumber(ARGV[1]) + 1
-for at = 2, last, 2 do
-  if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
-end
-for at = last + 1, #ARGV, 3 do
-  local key = KEYS[1 + ARGV[at]]
-  if ARGV[at + 2] == '' then call('HDEL', key, ARGV[at + 1])
-  elseif call('HEXISTS', key, ARGV[at + 1]) == 1 then call('HSET', key, ARGV[at + 1], ARGV[at + 2]) end  -- not expired
-end
-return 1
-"""
 PAGE_MAX: Final = 500  # users
 Publish = Callable[[Sequence[OutgoingRecord]], None]
 
@@ -108,20 +92,10 @@ class GuestEraser:
                     yield request, user, source, record
 
     def _write(self, removals: Sequence[LoginRemoval], own: Sequence[str], merged: MergedOffsets) -> None:
-        by_bucket = defaultdict[int, list[LoginRemoval]](list)
-        for removal in removals:
-            by_bucket[bucket_of(removal.user)].append(removal)
-        calls = [self._build_call(b, page, own, merged.get(b, {})) for b, page in by_bucket.items()]
-        replies = self._profiles.client.run_script(WRITE_LOGINS, calls) if calls else []
-        if stale := [bucket for bucket, reply in zip(by_bucket, replies, strict=True) if not reply]:
-            raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
-
-    def _build_call(
-        self, bucket: int, removals: Sequence[LoginRemoval], own: Sequence[str], merged: Mapping[str, int]
-    ) -> tuple[list[str], list[Any]]:
-        users = list(dict.fromkeys(removal.user for removal in removals))
-        guarded = sorted({removal.source for removal in removals}.intersection(own))  # no worker writes a history
-        guards = chain.from_iterable((source, merged.get(source, "")) for source in guarded)
-        fields = chain.from_iterable((users.index(r.user) + 1, LOGINS + r.source, r.record) for r in removals)
-        keys = [self._profiles.keys.offsets(bucket), *self._profiles.keys.histories(users)]
-        return keys, [len(guarded), *guards, *fields]
+        keys = self._profiles.keys.histories([removal.user for removal in removals])
+        writes = [
+            # No worker writes a history.
+            FieldWrite(bucket_of(user), key, LOGINS + source, record, source if source in own else None)
+            for (user, source, record), key in zip(removals, keys, strict=True)
+        ]
+        write_fields(self._profiles, writes, merged)

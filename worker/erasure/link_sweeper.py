@@ -9,15 +9,12 @@ guard of `merged`. Progress on an erasure is recorded when this is done, so its 
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from contract.errors import StaleState
 from contract.hashing import bucket_of
 from contract.history.sources import source_partition
 from contract.profiles.entity_kinds import LINKED_KINDS
@@ -25,6 +22,7 @@ from contract.profiles.erasures import ErasedIds, Erasures
 from contract.profiles.link_masks import mask_erased_links
 from contract.profiles.record import RECORD, entity_from_key, source_family
 from transport.records import TopicPartition
+from worker.erasure.guarded_fields import FieldWrite, write_fields
 from worker.erasure.progress import ErasureOffsets
 from worker.ops import metrics
 from worker.redis.client import WrongType
@@ -34,20 +32,6 @@ from worker.state.profile_repair import is_readable
 from worker.state.profile_store import RedisProfileStore
 
 log = logging.getLogger(__name__)
-# KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name and the expected offset ('' for
-# none); then the number of a profile, a source and the slice, for each slice to write.
-WRITE_SLICES: Final = """
-local call = redis.call
-local last = 2 * tonumber(ARGV[1]) + 1
-for at = 2, last, 2 do
-  if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
-end
-for at = last + 1, #ARGV, 3 do
-  local key = KEYS[1 + ARGV[at]]
-  if call('HEXISTS', key, ARGV[at + 1]) == 1 then call('HSET', key, ARGV[at + 1], ARGV[at + 2]) end  -- not expired
-end
-return 1
-"""
 PAGE_MAX: Final = 50  # profiles that one request reads
 STEP_S: Final = 0.004  # of scanning between two batches; a page more may begin within it
 Slice = tuple[str, str, bytes]  # entity, source, record
@@ -186,28 +170,14 @@ class LinkSweeper:
         self._write(mask_slices(read, sweep.erased_ids), own, sweep)
 
     def _write(self, masked: Sequence[Slice], own: OwnSources, sweep: Sweep) -> None:
-        by_bucket = defaultdict[int, list[Slice]](list)
-        for masked_slice in masked:
-            by_bucket[bucket_of(masked_slice[0])].append(masked_slice)
-        merged = self._offsets.merged
-        calls = [self._script_call(b, slices, own, merged.get(b, {})) for b, slices in by_bucket.items()]
-        if not calls:
-            return
-        replies = self._profiles.client.run_script(WRITE_SLICES, calls)
-        if stale := [bucket for bucket, reply in zip(by_bucket, replies, strict=True) if not reply]:
-            raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
+        keys = self._profiles.keys.profiles([entity for entity, _, _ in masked])
+        writes = [
+            FieldWrite(bucket_of(entity), key, source, record, own[source])
+            for (entity, source, record), key in zip(masked, keys, strict=True)
+        ]
+        write_fields(self._profiles, writes, self._offsets.merged)
         sweep.masked += len(masked)
         metrics.LINKS_MASKED.inc(len(masked))
-
-    def _script_call(
-        self, bucket: int, slices: Sequence[Slice], own: OwnSources, merged: Mapping[str, int]
-    ) -> tuple[list[str], list[Any]]:
-        numbers = {entity: n for n, entity in enumerate(dict.fromkeys(entity for entity, _, _ in slices), 1)}
-        sources = sorted({own[source] for _, source, _ in slices})
-        guards = chain.from_iterable((source, merged.get(source, "")) for source in sources)
-        fields = chain.from_iterable((numbers[entity], source, record) for entity, source, record in slices)
-        keys = [self._profiles.keys.offsets(bucket), *map(self._profiles.keys.profile, numbers)]
-        return keys, [len(sources), *guards, *fields]
 
 
 def has_links(source: str) -> bool:

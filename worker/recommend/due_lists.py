@@ -1,10 +1,13 @@
 """Which lists by category are due: those that changed, and each one once in a cycle, because Redis may have lost it."""
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from worker.catalogue.item_index import ItemNumbers
-from worker.recommend.popular_list_writer import REWRITE_CYCLE
+
+REWRITE_CYCLE: Final = 60  # calls in which every list is written once, changed or not, because Redis may have lost it
 
 
 class DueLists:
@@ -14,11 +17,15 @@ class DueLists:
         self._written: ItemNumbers = np.zeros((0, length), np.int64)
         self._turn = 0
 
-    def find(self, lists: ItemNumbers) -> tuple[ItemNumbers, npt.NDArray[np.bool_]]:
-        """The rows that are due, and which rows (C,) were not empty before: an empty list is deleted only over one."""
+    def find(self, lists: ItemNumbers, *, all_changed: bool = False) -> tuple[ItemNumbers, npt.NDArray[np.bool_]]:
+        """The rows that are due, and which rows (C,) were not empty before: an empty list is deleted only over one.
+
+        `all_changed`: whether what is written with the items may differ, so that every row is due.
+        """
         changed, was_filled = np.ones(len(lists), np.bool_), np.zeros(len(lists), np.bool_)
         known = min(len(lists), len(self._written))
-        changed[:known] = (lists[:known] != self._written[:known]).any(1)
+        if not all_changed:
+            changed[:known] = (lists[:known] != self._written[:known]).any(1)
         was_filled[:known] = (self._written[:known] >= 0).any(1)
         return np.flatnonzero(changed | (np.arange(len(lists)) % REWRITE_CYCLE == self._turn)), was_filled
 

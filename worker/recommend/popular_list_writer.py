@@ -1,20 +1,17 @@
 """Writes changed popular lists, of all items and by category, to Redis, and rewrites every list in a cycle."""
 
-from typing import Final
-
 import numpy as np
 
 from contract.features.declaration import FeatureSet
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
+from worker.recommend.due_lists import DueLists, join_tables
 from worker.recommend.ranked_lists import falling_values
 from worker.retrieval.popularity import Popularity
 from worker.rules.item_selection import Mask
 from worker.rules.kind_rules import KindRules
 from worker.rules.list_rules import ListRules
 from worker.state.answer_cache import AnswerCache
-
-REWRITE_CYCLE: Final = 60  # calls in which every list is written once, changed or not, because Redis may have lost it
 
 
 class PopularListWriter:
@@ -35,18 +32,14 @@ class PopularListWriter:
         self._length = length
         self._rules = rules or ListRules(catalogue, FeatureSet(()))
         self._written_by: KindRules | None = None
-        self._written: ItemNumbers = np.zeros((0, length), np.int64)
-        self._turn = 0
+        self._due = DueLists(length)
 
     def write(self, now_ms: int) -> None:
         """Write the lists that are due; after `Unavailable` they are due again."""
         rules = self._rules.of("popular")
         popular, names = self._gather_popular(rules)
-        changed = np.ones(len(popular), np.bool_)
-        known = min(len(popular), len(self._written)) if rules is self._written_by else 0
-        changed[:known] = (popular[:known] != self._written[:known]).any(1)
-        due = np.flatnonzero(changed | (np.arange(len(popular)) % REWRITE_CYCLE == self._turn))
-        is_deleted = self._find_emptied(rules, len(popular))
+        due, was_filled = self._due.find(popular, all_changed=rules is not self._written_by)
+        is_deleted = self._find_emptied(rules, was_filled)
         categories = self._catalogue.categories.words
         lists, list_names = dict[str, list[str]](), dict[str, dict[str, str]]()
         for code in due.tolist():
@@ -57,17 +50,15 @@ class PopularListWriter:
                 if named := {item: names[n] for item, n in zip(items, numbers.tolist(), strict=True) if n in names}:
                     list_names[categories[code]] = named
         self._answer_cache.write_popular(lists, now_ms, list_names)
-        self._written, self._written_by = popular, rules
-        self._turn = (self._turn + 1) % REWRITE_CYCLE
+        self._due.record(popular)
+        self._written_by = rules
 
-    def _find_emptied(self, rules: KindRules, count: int) -> Mask:
+    def _find_emptied(self, rules: KindRules, was_filled: Mask) -> Mask:
         """The lists (C,) that are deleted if they are empty: those of this worker, and those that rules empty.
 
         Other workers may know items of the other categories.
         """
-        is_deleted = np.zeros(count, np.bool_)
-        known = min(count, len(self._written))
-        is_deleted[:known] = (self._written[:known] >= 0).any(1)
+        is_deleted = was_filled.copy()
         if rules.removes:
             is_excluded = rules.is_excluded[: len(self._catalogue)]
             is_deleted[np.unique(self._catalogue.category[: len(self._catalogue)][is_excluded])] = True
@@ -79,19 +70,11 @@ class PopularListWriter:
 
         By item the names of the rules that put it where it is.
         """
-        length, names = self._length, dict[int, str]()
-        top, in_category = self._popularity.top, self._popularity.in_category
-        if self._rules.file:
-            top, in_category = self._popularity.rank_items(rules, weighs_rules=True)
-        popular = np.full((len(in_category), length), -1, np.int64)
-        rows = [top, *in_category[1:]]
         if not self._rules.file:
-            width = min(length, in_category.shape[1])
-            popular[:, :width] = in_category[:, :width]
-            popular[0, : len(top[:length])] = top[:length]
-            popular[0, len(top[:length]) :] = -1
-            return popular, names
-        for code, row in enumerate(rows):
+            return join_tables(self._popularity.top, self._popularity.in_category, self._length), {}
+        top, in_category = self._popularity.rank_items(rules, weighs_rules=True)
+        popular, names = np.full((len(in_category), self._length), -1, np.int64), dict[int, str]()
+        for code, row in enumerate([top, *in_category[1:]]):
             arranged, named = self._arrange(rules, code, row[row >= 0])
             popular[code, : len(arranged)] = arranged
             names |= named

@@ -4,9 +4,10 @@ from contract.messages import PlacementKeys
 from contract.settings.reading import Settings
 from worker.catalogue.catalogue import Catalogue
 from worker.model.onnx_model import Model
+from worker.recommend.due_lists import REWRITE_CYCLE
 from worker.recommend.item_list_writer import ItemListWriter
 from worker.recommend.item_share import WHOLE, ItemShare
-from worker.recommend.popular_list_writer import REWRITE_CYCLE, PopularListWriter
+from worker.recommend.popular_list_writer import PopularListWriter
 from worker.recommend.trending_list_writer import TrendingListWriter
 from worker.retrieval.popularity import Popularity
 from worker.rules.list_rules import ListRules

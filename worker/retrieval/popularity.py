@@ -112,11 +112,7 @@ class Popularity:
         is_shown = catalogue.in_stock[:count] & (people >= TRENDING_MIN)
         if rules:
             people, is_shown = rules.weigh_items(people), is_shown & ~rules.is_excluded[:count]
-        (top,) = top_per_group(people, is_shown, np.zeros(count, np.int32), 1, POPULAR_MAX)
-        in_category = top_per_group(
-            people, is_shown, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
-        )
-        return PopularItems(top[top >= 0], in_category)
+        return self._select_best(people, is_shown)
 
     def rank_items(self, rules: KindRules | None, *, weighs_rules: bool = False) -> PopularItems:
         """The ranked items; `weighs_rules`: with what rules boost and bury."""
@@ -128,6 +124,10 @@ class Popularity:
         is_shown = catalogue.in_stock[:count]
         if rules:
             is_shown = is_shown & ~rules.is_excluded[:count]
+        return self._select_best(weight, is_shown)
+
+    def _select_best(self, weight: npt.NDArray[np.float32], is_shown: npt.NDArray[np.bool_]) -> PopularItems:
+        catalogue, count = self._catalogue, len(weight)
         (top,) = top_per_group(weight, is_shown, np.zeros(count, np.int32), 1, POPULAR_MAX)
         in_category = top_per_group(
             weight, is_shown, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX

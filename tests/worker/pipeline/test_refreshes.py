@@ -101,6 +101,12 @@ def count_published_lists(stage: WorkerEnvironment) -> Counter[str]:
     return Counter({user: count - 1 for user, count in rows.items()})
 
 
+def send_order_of_each_user(stage: WorkerEnvironment) -> dict[TopicPartition, int]:
+    """Send an order of each user; returns the ends of the partitions."""
+    stage.send("orders", [(user, to_json(make_order(f"o-{user}", "i", user=user))) for user in USERS])
+    return stage.end_offsets("orders")
+
+
 def read_cached_users(stage: WorkerEnvironment) -> set[str]:
     """The users who have a list in Redis."""
     values = stage.redis.pipeline([("GET", f"{stage.settings.redis.prefix}rec:{user}") for user in USERS])
@@ -113,8 +119,7 @@ def test_every_user_gets_a_list_although_a_batch_is_dropped_in_this_step(
 ) -> None:
     # given
     stage = apache_stage
-    stage.send("orders", [(user, to_json(make_order(f"o-{user}", "i", user=user))) for user in USERS])
-    ends = stage.end_offsets("orders")
+    ends = send_order_of_each_user(stage)
     worker, scorer = start_worker(stage, "worker", StepEvent(step, 3, fail))
     # when the third batch meets a lost state in this step, and no record comes after the last one
     with worker:
@@ -133,8 +138,7 @@ def test_users_who_waited_in_a_killed_worker_get_their_lists_from_its_successor(
 ) -> None:
     # given a worker that is killed in this step, while users wait whose orders are decided
     stage = apache_stage
-    stage.send("orders", [(user, to_json(make_order(f"o-{user}", "i", user=user))) for user in USERS])
-    ends = stage.end_offsets("orders")
+    ends = send_order_of_each_user(stage)
     killed, _ = start_worker(stage, "killed", StepEvent(step, 4, raise_killed))
     killed.run_until_killed()
     # when
@@ -154,8 +158,7 @@ def test_users_who_wait_when_their_partition_moves_get_their_lists_from_its_next
 ) -> None:
     # given a worker that has read every order and has users waiting
     stage = apache_stage
-    stage.send("orders", [(user, to_json(make_order(f"o-{user}", "i", user=user))) for user in USERS])
-    ends = stage.end_offsets("orders")
+    ends = send_order_of_each_user(stage)
     first, first_scorer = start_worker(stage, "first")
     first.run_until(lambda: first.has_processed(ends))
     waiting = set(first_scorer.queue.due(2**53, len(USERS)))
@@ -175,8 +178,7 @@ def test_users_who_wait_when_their_partition_moves_get_their_lists_from_its_next
 def test_a_stopping_worker_gives_the_lists_for_which_users_wait(apache_stage: WorkerEnvironment) -> None:
     # given a worker that has read every order and has users waiting
     stage = apache_stage
-    stage.send("orders", [(user, to_json(make_order(f"o-{user}", "i", user=user))) for user in USERS])
-    ends = stage.end_offsets("orders")
+    ends = send_order_of_each_user(stage)
     worker, scorer = start_worker(stage, "worker")
     with worker:
         worker.run_until(lambda: worker.has_processed(ends))

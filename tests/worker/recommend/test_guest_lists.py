@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,8 +11,6 @@ from contract.hashing import item_hash
 from contract.messages import Recommendations, read_recommendations, to_json
 from contract.redis_keys import escape_user_id
 from contract.units import DAY_MS
-from devservers.apache_kafka import ApacheKafka
-from devservers.redis_server import RedisServer
 from testkit.audits.state_audit import StateAudit
 from testkit.environment.run_environment import RunEnvironment
 from tests.kafka import BlockingProducer
@@ -91,13 +88,8 @@ class ListShop:
 
 
 @pytest.fixture
-def shop(apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path) -> Iterator[ListShop]:
-    redis_server.flush()
-    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
-    environment.create_topics()
-    client = RedisClient(url=redis_server.url, timeout_s=20)
-    yield ListShop(environment, client)
-    client.close()
+def shop(run_environment: RunEnvironment, redis_client: RedisClient) -> ListShop:
+    return ListShop(run_environment, redis_client)
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 """A worker that is killed while users wait for lists: its successor makes them."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from contract.messages import to_json
-from devservers.apache_kafka import ApacheKafka
-from devservers.redis_server import RedisServer
 from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from tests.kafka import BlockingProducer
@@ -55,13 +51,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path) -> Iterator[Shop]:
-    redis_server.flush()
-    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
-    environment.create_topics()
-    client = RedisClient(url=redis_server.url, timeout_s=20)
-    yield Shop(environment, client)
-    client.close()
+def shop(run_environment: RunEnvironment, redis_client: RedisClient) -> Shop:
+    return Shop(run_environment, redis_client)
 
 
 def test_users_who_wait_in_a_killed_worker_get_their_lists_from_the_next_one(shop: Shop) -> None:

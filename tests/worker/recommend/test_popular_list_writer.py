@@ -10,7 +10,8 @@ from contract.features.encoder import Encoder
 from contract.settings.worker import ListSettings
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from worker.catalogue.catalogue import Catalogue
-from worker.recommend.popular_list_writer import REWRITE_CYCLE, PopularListWriter
+from worker.recommend.due_lists import REWRITE_CYCLE
+from worker.recommend.popular_list_writer import PopularListWriter
 from worker.redis.client import RedisClient
 from worker.retrieval.popularity import Popularity
 from worker.rules.list_rules import ListRules

@@ -1,15 +1,11 @@
 """Two workers of the browsing lane, of which one is killed again and again, count each person once for an item."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from contract.messages import ShopList, to_json
-from devservers.apache_kafka import ApacheKafka
-from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
 from tests.kafka import BlockingProducer
 from tests.worker.events import make_click, make_product
@@ -55,15 +51,8 @@ class SharedClicks:
 
 
 @pytest.fixture
-def shop(
-    apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
-) -> Iterator[SharedClicks]:
-    redis_server.flush()
-    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
-    environment.create_topics()
-    client = RedisClient(url=redis_server.url, timeout_s=20)
-    yield SharedClicks(environment, client)
-    client.close()
+def shop(run_environment: RunEnvironment, redis_client: RedisClient) -> SharedClicks:
+    return SharedClicks(run_environment, redis_client)
 
 
 def test_people_are_counted_once_by_several_workers_also_when_one_is_killed(shop: SharedClicks) -> None:

@@ -4,15 +4,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.messages import read_recommendations, to_json
-from devservers.apache_kafka import ApacheKafka
-from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
 from tests.kafka import BlockingProducer
 from tests.worker.events import make_click, make_product
@@ -79,15 +75,8 @@ class RuledShop:
 
 
 @pytest.fixture
-def shop(
-    apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
-) -> Iterator[RuledShop]:
-    redis_server.flush()
-    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
-    environment.create_topics()
-    client = RedisClient(url=redis_server.url, timeout_s=20)
-    yield RuledShop(environment, client)
-    client.close()
+def shop(run_environment: RunEnvironment, redis_client: RedisClient) -> RuledShop:
+    return RuledShop(run_environment, redis_client)
 
 
 def test_a_running_worker_obeys_new_rules_and_keeps_them_when_the_file_is_wrong(shop: RuledShop) -> None:
