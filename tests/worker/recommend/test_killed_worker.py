@@ -1,15 +1,19 @@
 """A worker that is killed while users wait for lists: its successor makes them."""
 
 import time
+from itertools import starmap
 
 import pytest
 
+from contract.errors import Unavailable
 from contract.messages import to_json
 from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from tests.kafka import BlockingProducer
 from tests.worker.events import make_click, make_product
 from tests.worker.probes.worker_process import WorkerProcess
+from transport.group_offsets import fetch_commits
+from transport.records import TopicPartition
 from worker.redis.client import RedisClient
 
 pytestmark = pytest.mark.apache_kafka
@@ -38,11 +42,16 @@ class Shop:
         return worker
 
     def count_committed(self) -> int:
-        """The number of clicks that are committed."""
+        """The number of clicks that are committed; 0 while Kafka has no coordinator for the group yet."""
         log, topics = KafkaLog(bootstrap=self.environment.kafka.bootstrap), self.environment.topics
         ends = log.read_end_offsets([topics.clicks])
-        committed = log.read_committed_offsets(self.environment.group_id("browsing"), ends)
-        return sum(max(0, offset) for offset in committed.values())
+        try:
+            commits = fetch_commits(
+                self.environment.kafka_settings, self.environment.group_id("browsing"), starmap(TopicPartition, ends)
+            )
+        except Unavailable:
+            return 0
+        return sum(offset for offset, _ in commits.values())
 
     def count_lists(self) -> int:
         """The number of users with a list."""
