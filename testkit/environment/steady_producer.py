@@ -24,7 +24,8 @@ POLL_S: Final = 0.5
 ANY_PARTITION: Final = -1
 TOPIC_S: Final = 10.0  # in which a topic that was recreated becomes known
 PURGED: Final = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
-MISSING: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+# Of records for a partition that vanished; the last is of those that a thread of the client was about to send.
+MISSING: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError._DESTROY)
 OnTaken = Callable[[RecordPosition], object]
 
 
