@@ -159,8 +159,8 @@ class BatchPipeline:
             with self._membership.batch(batch.end_offsets):
                 self._process(batch, now_ms)
             took_s = time.monotonic() - began_s
-            self._batch_size.update(len(batch), took_s * 1000)
-            self._refreshes.record_time(batch, took_s, measure_refreshing_s() - refreshing_s)
+            refreshing_s = self._refreshes.record_time(batch, took_s, measure_refreshing_s() - refreshing_s)
+            self._batch_size.update(len(batch), took_s * 1000, refreshing_s * 1000)
             PROFILER.count_batch(len(batch))
         except (StaleState, BatchRevoked) as error:
             self.recover(error)

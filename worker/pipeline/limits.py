@@ -10,7 +10,7 @@ GROWTH_MAX: Final = 1.25
 
 
 class AdaptiveBatchSize:
-    """The number of records of the next batch, from `SIZE_MIN` to `batch_max`, that take about `latency_ms`.
+    """The number of records of the next batch, from `SIZE_MIN` to `batch_max`: they take about `latency_ms`.
 
     The cost of a record is measured on batches that a backlog has filled; in small batches a record costs more. A
     batch that took too long halves the size at once; otherwise it grows again step by step.
@@ -20,11 +20,15 @@ class AdaptiveBatchSize:
         self._size_max, self._latency_ms = batch_max, latency_ms
         self.records_max = min(SIZE_START, batch_max)
 
-    def update(self, records: int, took_ms: float) -> None:
-        """Account for a batch of `records` that took `took_ms` from the end of its poll to its last cache write."""
+    def update(self, records: int, took_ms: float, refreshing_ms: float = 0.0) -> None:
+        """Account for a batch of `records` that took `took_ms` from the end of its poll to its last cache write.
+
+        Of this, `refreshing_ms` went to lists. Their number has a limit of its own: fewer records would not make lists
+        faster, and would leave events to wait in Kafka.
+        """
         if records < self.records_max / 2:
             return
-        wanted = records * self._latency_ms / max(took_ms, 1e-3)
+        wanted = records * self._latency_ms / max(took_ms - refreshing_ms, 1e-3)
         self.records_max = int(
             min(max(wanted, self.records_max / 2, SIZE_MIN), self.records_max * GROWTH_MAX, self._size_max)
         )

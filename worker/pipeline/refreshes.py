@@ -66,9 +66,13 @@ class Refreshes:
             self._are_unpublished = False
             self._scorer.take_back()
 
-    def record_time(self, batch: Batch, took_s: float, refreshing_s: float) -> None:
-        """Learn from a batch that took `took_s`, of which `refreshing_s` went to answers by the clock and the cache."""
+    def record_time(self, batch: Batch, took_s: float, refreshing_s: float) -> float:
+        """Learn from a batch that took `took_s`, of which `refreshing_s` went to answers by the clock and the cache.
+
+        Returns the seconds that answers by the clock took: 0 without any.
+        """
         self._limit.update(self._given, (refreshing_s if batch else took_s) * 1000)
+        return refreshing_s if self._given else 0.0
 
     def describe_commit(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, str]:
         """The metadata of a commit: the topic of each partition by its id, and from where its users wait."""

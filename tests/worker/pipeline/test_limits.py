@@ -46,6 +46,16 @@ def test_one_slow_batch_halves_the_next_and_no_more() -> None:
     assert batch_size.records_max == 1_000
 
 
+def test_slow_lists_leave_the_size_of_batches_as_it_is() -> None:
+    # given
+    batch_size = run_backlog(AdaptiveBatchSize(batch_max=5_000, latency_ms=100), 0.05)
+    # when each batch takes as long again for lists
+    for _ in range(100):
+        batch_size.update(batch_size.records_max, batch_size.records_max * 0.05 + 100.0, 100.0)
+    # then
+    assert batch_size.records_max == 2_000
+
+
 def test_a_full_window_with_the_maximum_share_of_bad_records_passes() -> None:
     DeadLetterBreaker(share_max=0.5, window=100).record(100, 50)
 

@@ -3,6 +3,7 @@
 It is published once, unless it was lost between its publication and the cache.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Sequence
 
@@ -18,6 +19,7 @@ from tests.worker.events import make_order
 from tests.worker.signing_scorer import SigningScorer
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
 from transport.records import TopicPartition
+from worker.pipeline.limits import AdaptiveBatchSize
 from worker.recommend.refresh_queue import RefreshQueue
 from worker.records.answers import DECISION, LIST, Answer
 from worker.records.batch import Batch
@@ -25,6 +27,7 @@ from worker.scoring.results import BatchResults
 from worker.state.answer_cache import AnswerCache
 
 USERS = [f"u{n}" for n in range(40)]
+LISTS_S = 0.05
 PER_BATCH = 6  # fewer lists than records, so that users wait
 
 
@@ -84,8 +87,18 @@ class ClockedScorer(SigningScorer):
         return Answer(LIST, signed.scored, recommendations)
 
 
-def start_worker(stage: WorkerEnvironment, name: str, *events: StepEvent) -> tuple[InProcessWorker, ClockedScorer]:
-    scorer = ClockedScorer(name)
+class SlowScorer(ClockedScorer):
+    """Takes `LISTS_S` for the lists of a batch."""
+
+    def refresh(self, memory: FoldedBatch, now_ms: int, refresh_max: int) -> BatchResults:
+        time.sleep(LISTS_S)
+        return super().refresh(memory, now_ms, refresh_max)
+
+
+def start_worker(
+    stage: WorkerEnvironment, name: str, *events: StepEvent, scorer_type: type[ClockedScorer] = ClockedScorer
+) -> tuple[InProcessWorker, ClockedScorer]:
+    scorer = scorer_type(name)
     worker = InProcessWorker(stage, scorer=scorer, step_events=events)
     scorer.answer_cache = worker.answer_cache
     return worker, scorer
@@ -188,3 +201,19 @@ def test_a_stopping_worker_gives_the_lists_for_which_users_wait(apache_stage: Wo
             assert worker.pipeline.step(lambda: 0, polls=False) == 0
     # then
     assert read_cached_users(stage) == set(USERS)
+
+
+def test_the_time_of_lists_is_told_apart_from_that_of_records(
+    apache_stage: WorkerEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a worker whose lists are slow
+    times_ms = list[float]()
+    monkeypatch.setattr(AdaptiveBatchSize, "update", lambda *arguments: times_ms.append(arguments[-1]))
+    stage = apache_stage
+    ends = send_order_of_each_user(stage)
+    worker, scorer = start_worker(stage, "worker", scorer_type=SlowScorer)
+    # when
+    with worker:
+        worker.run_until(lambda: worker.has_processed(ends) and not scorer.queue)
+    # then
+    assert max(times_ms) >= LISTS_S * 1000
