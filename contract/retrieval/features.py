@@ -42,9 +42,11 @@ def build_features(
     """Features (P, F) of candidates: `items` (P,), of which those in [starts[u], starts[u + 1]) are for user u.
 
     histories (U, L): the rows of each user's latest items, newest first, -1 for none; the latest `HISTORY_MAX` count.
-    users (U, d): vectors of `sequence.onnx`. Items are rows of the table, -1 for an item that has none.
+    users (U, d): vectors of `sequence.onnx`. Items are rows of the table, -1 for an item that has none; those behind
+    its neighbours and counts have a vector alone.
     """
     histories = np.ascontiguousarray(histories[:, :HISTORY_MAX], np.int64)
+    vector_items, items = items, np.where(items < len(table.counts), items, -1)
     features = np.zeros((len(items), len(FEATURES)), np.float32)
     strengths = (
         gather_strengths(histories, tuple(table.neighbours), HISTORY_MAX, items, starts),
@@ -52,7 +54,7 @@ def build_features(
         gather_strengths(histories, tuple(table.other_neighbours), HISTORY_MAX, items, starts),
     )
     fill_strengths(features, strengths, starts)
-    fill_similarities(features, table.vectors, users, histories, items, starts)
+    fill_similarities(features, table.vectors, users, histories, vector_items, starts)
     known = np.maximum(items, 0)
     for column, counts in ((9, table.counts), (10, table.recent_counts)):
         features[:, column] = np.where(items >= 0, np.log1p(counts[known]) / 3, 0) if len(counts) else 0

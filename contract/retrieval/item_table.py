@@ -23,8 +23,8 @@ class Neighbours(NamedTuple):
 class ItemTable(NamedTuple):
     """M items. `neighbours` makes the candidates' own order; `other_neighbours` is a second source, (M, 0) without one.
 
-    `vectors` (M, d): of unit length, or zeros. `counts`, `recent_counts` (M,): interactions of each item, in all of the
-    time and in its last tenth.
+    `vectors` (M, d): of unit length, or zeros; further rows are of items that have no neighbours and counts.
+    `counts`, `recent_counts` (M,): interactions of each item, in all of the time and in its last tenth.
     """
 
     neighbours: Neighbours

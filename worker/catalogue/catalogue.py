@@ -52,6 +52,7 @@ class Catalogue:
         self.removed = deque[str](maxlen=REMOVED_MAX)
         self._is_changed = np.zeros(items_max, np.bool_)  # items that were put since `take_changed`
         self._has_changed = False
+        self.puts = 0  # records of items so far: whether anything has changed
         self._block = allocate_block(encoder, items_max)
         self._embeddings = ItemEmbeddings(items_max)
 
@@ -71,6 +72,7 @@ class Catalogue:
         self.in_stock[n] = product.available and product.stock != 0
         self.is_listed[n] = True
         self._pending[n] = product
+        self.puts += 1
         self._is_changed[n] = self._has_changed = True
         if self._not_reloaded is not None and n < len(self._not_reloaded):
             self._not_reloaded[n] = False

@@ -1,7 +1,8 @@
 """Candidates by the next-item part of a bundle: neighbours of whole histories, items near the user's vector, a rank.
 
-Items are rows of the bundle here. Those that the bundle lacks have no neighbours, vector or counts: their features are
-0, and they come after the others, in the candidates' own order.
+Items are rows of the bundle here, followed by those that are newer and have a vector estimated (`new_items`): they are
+found by vector, and have no neighbours or counts. Items of which nothing is known come after the others, in the
+candidates' own order.
 """
 
 from typing import Final, NamedTuple
@@ -21,6 +22,7 @@ from worker.retrieval.bundle_items import BundleItems
 from worker.retrieval.co_visitation import WeightedNeighbours
 from worker.retrieval.kernels import find_strongest
 from worker.retrieval.nearest import find_nearest
+from worker.retrieval.new_items import NewItemVectors
 from worker.rules.kind_rules import KindRules
 
 Rows = npt.NDArray[np.int64]
@@ -53,12 +55,16 @@ class NextItemSource:
             recent_counts=model.vectors.recent_counts,
         )
         self._items = BundleItems(neighbours.hashes, catalogue)
+        self._new_items, self._puts = NewItemVectors(model.vectors.vectors, catalogue), -1
         self.refresh()
 
     def refresh(self, rules: KindRules | None = None) -> None:
         """Follow the catalogue: new items, and those in stock that rules leave. O(items), so it runs on a timer."""
         if self._items.items_known != len(self._catalogue):
             self._items = BundleItems(self.model.vectors.hashes, self._catalogue)
+        if self._puts != self._catalogue.puts:
+            self._puts = self._catalogue.puts
+            self._append_new_items()
         number = self._items.number[:-1]
         self._is_available = (number >= 0) & self._catalogue.in_stock[number]
         if rules:
@@ -83,8 +89,9 @@ class NextItemSource:
         nearest = find_nearest(
             users, self._table.vectors, self._penalty, (excluded_users[known], excluded[known]), count
         )
+        of_bundle = np.where(excluded < len(self._table.counts), excluded, -1)
         neighbours, other = (
-            find_strongest(rows, tuple(source), HISTORY_MAX, self._is_available, excluded, starts, count)
+            find_strongest(rows, tuple(source), HISTORY_MAX, self._is_available, of_bundle, starts, count)
             for source in (self._table.neighbours, self._table.other_neighbours)
         )
         return RetrievedItems(
@@ -101,6 +108,14 @@ class NextItemSource:
         features = build_features(self._table, retrieved.histories, retrieved.users, rows, starts)
         scores = self.model.rank(features) if len(numbers) else np.zeros(0, np.float32)
         return np.where(np.isfinite(scores), scores, SCORE_MIN)
+
+    def _append_new_items(self) -> None:
+        """Copies all vectors where those of new items change, which most records of items do not cause."""
+        numbers, vectors = self._new_items.estimate(self._items)
+        known = self.model.vectors.vectors
+        self._items.replace_new(numbers)
+        if not np.array_equal(vectors, self._table.vectors[len(known) :]):
+            self._table = self._table._replace(vectors=np.concatenate([known, vectors]) if len(numbers) else known)
 
     def _to_numbers(self, rows: Rows) -> ItemNumbers:
         numbers: ItemNumbers = self._items.number[rows].astype(np.int64)

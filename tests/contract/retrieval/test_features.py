@@ -95,6 +95,25 @@ def test_features_of_users_do_not_depend_on_the_others_of_the_batch() -> None:
         np.testing.assert_array_equal(alone, together[part])
 
 
+def test_an_item_that_has_a_vector_alone_has_only_similarities() -> None:
+    # given a table with the vector of one more item
+    rng = np.random.default_rng(11)
+    known = draw_table(rng)
+    vector = rng.standard_normal((1, DIMENSIONS)).astype(np.float32)
+    table = known._replace(vectors=np.concatenate([known.vectors, vector]))
+    users = rng.standard_normal((1, DIMENSIONS)).astype(np.float32)
+    histories, starts = np.array([[4, 7]]), np.array([0, 2])
+    # when
+    features = build_features(table, histories, users, np.array([ITEMS, 9]), starts)
+    # then
+    shown = {name: float(value) for name, value in zip(FEATURES, features[0], strict=True) if value}
+    assert shown.keys() == {"similarity", "similarity_share", "similarity_to_latest", "history_length"}
+    assert np.isclose(shown["similarity"], 3 * users[0] @ vector[0], atol=1e-5)
+    alone = build_features(known, histories, users, np.array([9]), np.array([0, 1]))[0]
+    same = [n for n, name in enumerate(FEATURES) if "relative" not in name and "share" not in name]
+    np.testing.assert_array_equal(features[1, same], alone[same])
+
+
 def test_nothing_to_describe_gives_no_features() -> None:
     table = ItemTable(
         neighbours=no_neighbours(0),
