@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from contract.errors import Unavailable
 from testkit.chaos.scene import Course, Scene
 from testkit.faults.redis_faults import FULL, LOCKED, READ_ONLY, UNLIMITED, UNLOCKED, WRITABLE
 
 AWAY_S: Final = (1.0, 8.0)
+PASSWORD: Final = "another"  # of `LOCKED`
 
 
 def slow_redis(scene: Scene) -> Course:
@@ -44,8 +46,8 @@ def interrupt(name: str, begin: Callable[[Scene], object], end: Callable[[Scene]
 
     def course(scene: Scene) -> Course:
         scene.record(f"Redis {name}")
-        begin(scene)
         try:
+            begin(scene)
             yield scene.rng.uniform(*AWAY_S)
         finally:
             end(scene)
@@ -58,6 +60,22 @@ def refuse(name: str, breaking: Sequence[Sequence[Any]], repair: Sequence[Sequen
     return interrupt(name, lambda scene: scene.run_redis(*breaking), lambda scene: scene.run_redis(*repair))
 
 
+def set_password(scene: Scene) -> None:
+    """Lock Redis; a first attempt that gets no answer in time may have done so, and refuses the next ones."""
+    try:
+        scene.run_redis(*LOCKED)
+    except Unavailable:
+        scene.run_redis(("PING",), password=PASSWORD)
+
+
+def remove_password(scene: Scene) -> None:
+    """Unlock Redis, which a client with the password only may do; an unanswered attempt may have done so."""
+    try:
+        scene.run_redis(*UNLOCKED, password=PASSWORD)
+    except Unavailable:
+        scene.run_redis(*UNLOCKED)
+
+
 stop_redis = interrupt(
     "away", lambda scene: scene.environment.redis.stop(), lambda scene: scene.environment.redis.start()
 )
@@ -66,4 +84,4 @@ pause_redis = interrupt(
 )
 fill = refuse("full", FULL, UNLIMITED)
 demote = refuse("read-only", READ_ONLY, WRITABLE)
-lock = refuse("locked", LOCKED, [("AUTH", "another"), *UNLOCKED])
+lock = interrupt("locked", set_password, remove_password)

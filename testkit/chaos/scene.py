@@ -60,10 +60,13 @@ class Scene:
             if process is not None:
                 process.is_borrowed = False
 
-    def run_redis(self, *commands: Sequence[Any]) -> list[Any]:
+    def run_redis(self, *commands: Sequence[Any], password: str = "") -> list[Any]:
         """Replies of Redis; retries for two seconds."""
+        url = self.environment.redis.url
+        if password:
+            url = url.replace("://", f"://:{password}@")
         for attempt in range(ATTEMPTS):
-            with closing(RedisClient(url=self.environment.redis.url, timeout_s=REDIS_TIMEOUT_S)) as client:
+            with closing(RedisClient(url=url, timeout_s=REDIS_TIMEOUT_S)) as client:
                 try:
                     return client.pipeline(commands)
                 except Unavailable:
