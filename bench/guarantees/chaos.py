@@ -56,7 +56,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--faults-per-round", type=int, default=12, help="faults of a round")
     parser.add_argument("--round-s", type=float, default=60, help="seconds of faults before everything is healed")
     parser.add_argument("--rounds-per-environment", type=int, default=5, help="rounds before all servers are new")
-    parser.add_argument("--catch-up-s", type=float, default=90, help="seconds in which everything has to catch up")
+    parser.add_argument("--catch-up-s", type=float, default=90, help="seconds for which nothing may stand still")
     parser.add_argument("--folder", type=Path, help="where the logs of all processes are kept")
     parser.add_argument("--json", action="store_true", help="print the outcome as one line of JSON, the last one")
     return parser.parse_args(argv)

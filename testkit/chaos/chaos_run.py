@@ -21,6 +21,7 @@ from testkit.chaos.diagnosis import describe_groups, describe_processes, describ
 from testkit.chaos.fault_schedule import FaultDeck, RoundSchedule
 from testkit.chaos.fleet import Fleet
 from testkit.chaos.outcome import ChaosOutcome, ChaosPlan
+from testkit.chaos.patience import Patience
 from testkit.chaos.promise_audit import Findings, PromiseAudit
 from testkit.chaos.scene import Scene
 from testkit.chaos.shop_traffic import LANES, ShopTraffic
@@ -183,17 +184,17 @@ class ChaosRun:
         return self._catch_up(scene, audit, labelled_before_ms=before_ms)
 
     def _catch_up(self, scene: Scene, audit: PromiseAudit, *, labelled_before_ms: int = 0) -> list[str]:
-        """Wait until nothing lags; returns what still does after `catch_up_s`."""
+        """Wait until nothing lags; returns what still does once nothing has advanced for `catch_up_s`."""
         scene.traffic.flush()
-        begin_s = time.monotonic()
+        patience = Patience(still_s=self.plan.catch_up_s)
         while True:
             scene.fleet.tick()
             try:
                 lagging = list(audit.find_lagging(labelled_before_ms=labelled_before_ms))
             except (Unavailable, KafkaException) as error:
                 lagging = [str(error)]
-            spent_s = time.monotonic() - begin_s
-            if not lagging or spent_s > self.plan.catch_up_s:
+            spent_s = patience.spent_s
+            if not lagging or patience.is_over((*lagging, *scene.fleet.read_progress())):
                 break
             wait_ticking(scene, LAGGING_POLL_S)
         self.outcome.worst_recovery_s = round(max(self.outcome.worst_recovery_s, spent_s), 1)

@@ -20,6 +20,7 @@ STACKS_S: Final = 1.0
 TAIL_CHARACTERS: Final = 3_000
 FROZEN: Final = "T"  # the state of a stopped process in /proc
 JOINER: Final = "joiner"
+PROGRESS_METRICS: Final = ("shopstream_lag_records", "shopstream_stream_time_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,11 @@ class Fleet:
         for process in self.processes:
             if (answer := process.probe("readyz").strip()) != "ok":
                 yield f"{process.name}: {answer}"
+
+    def read_progress(self) -> Iterator[str]:
+        """What tells how far each process has read: a joiner that reads a log again commits nothing for a while."""
+        for process in self.processes:
+            yield from (line for line in process.probe("metrics").splitlines() if line.startswith(PROGRESS_METRICS))
 
     def close(self) -> None:
         for process in self.processes:

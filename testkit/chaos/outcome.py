@@ -8,7 +8,10 @@ from testkit.chaos.promise_audit import Findings
 
 
 class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long, and how much at once. An environment has `rounds_per_environment` rounds, then a new one is made."""
+    """How long, and how much at once. An environment has `rounds_per_environment` rounds, then a new one is made.
+
+    `catch_up_s`: how long nothing may advance while something lags; what lags is given up after three times as long.
+    """
 
     minutes: float
     seed: int
