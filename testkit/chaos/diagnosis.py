@@ -19,6 +19,7 @@ METRICS: Final = (
     "shopstream_recoveries_total",
     "shopstream_erasures_pending",
     "shopstream_stream_time_seconds",
+    "shopstream_stream_time_held_seconds",
     "shopstream_oldest_open_seconds",
     "shopstream_orphan_labels",
 )

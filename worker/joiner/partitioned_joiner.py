@@ -215,6 +215,10 @@ class PartitionedJoiner:
         """Partitions to pause until the slower ones have caught up."""
         return self._watermarks.partitions_ahead(self._lead_ms)
 
+    def measure_held_ms(self) -> dict[TopicPartition, int]:
+        """How far each partition that is not idle holds the watermark back, in event time."""
+        return self._watermarks.measure_held_ms()
+
     def _load(self, state: ReadState) -> None:
         times_by_partition = dict[TopicPartition, UserTimes]()
         for saved in state.partitions:

@@ -181,6 +181,13 @@ class JoinerPipeline:
         positions |= {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
         return positions, {partition: end for partition, end in ends.items() if partition not in self._paused}
 
+    def name_held_back(self) -> None:
+        """Show which partitions hold the stream time back: those that are neither read to their ends nor idle."""
+        metrics.STREAM_TIME_HELD_SECONDS.clear()
+        for shard in self._shards:
+            for (topic, number), held_ms in shard.joiner.measure_held_ms().items():
+                metrics.STREAM_TIME_HELD_SECONDS.labels(topic, str(number)).set(held_ms / 1000)
+
     def not_ready_reason(self) -> str | None:
         """Why the assigned partitions cannot be joined, or None: one consumer should read all records of a user."""
         if self._mismatch:

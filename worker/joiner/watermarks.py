@@ -108,6 +108,21 @@ class Watermarks(Generic[P]):
         latest = find_agreed(by_user, self._times.values()) if len(by_user) > 1 else next(iter(by_user.values()), None)
         return latest.ms if latest else None
 
+    def measure_held_ms(self) -> dict[P, int]:
+        """How far each partition that has more to read holds the watermark back: from its time to the latest one.
+
+        Of one without an event, from the watermark. Empty without any event.
+        """
+        bound_ms = self._find_bound_ms()
+        if bound_ms is None:
+            return {}
+        known_ms = bound_ms if self._now_ms is None else self._now_ms
+        held_ms = {}
+        for partition in self._times.keys() - self._at_end:
+            agreed_ms = self._find_agreed_ms(partition)
+            held_ms[partition] = max(0, bound_ms - (known_ms if agreed_ms is None else agreed_ms))
+        return held_ms
+
     def partitions_ahead(self, lead_ms: int) -> set[P]:
         """Partitions more than `lead_ms` ahead of the slowest partition that has more to read."""
         agreed_ms = {partition: ms for partition in self._times if (ms := self._find_agreed_ms(partition)) is not None}

@@ -133,6 +133,7 @@ class JoinerWorker:
             if (now_s := time.monotonic()) >= due_s:
                 due_s = now_s + PERIODIC_INTERVAL_S
                 self._progress.publish(*pipeline.progress(), missing=pipeline.consumer.missing)
+                pipeline.name_held_back()
                 remedy.apply(pipeline.consumer)
                 self._update_readiness(pipeline.not_ready_reason())
         log.info("Joiner stopped; all records read are joined, and open rows will be read again.")

@@ -173,6 +173,12 @@ STORES_DISCARDED: Final = counter(
 )
 JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")
 STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) of the joiner's slowest shard.")
+STREAM_TIME_HELD_SECONDS: Final = gauge(
+    "stream_time_held_seconds",
+    "How far a partition with more to read holds the stream time of its shard back, in event time.",
+    "topic",
+    "partition",
+)
 OLDEST_OPEN_SECONDS: Final = gauge("oldest_open_seconds", "Event time of the oldest row that waits for a label.")
 
 

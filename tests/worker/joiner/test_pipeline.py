@@ -490,6 +490,25 @@ def test_a_topic_holds_timers_back_until_it_is_idle(harness: JoinerHarness) -> N
     assert harness.list_published_revisions() == [("r~a", 0)]
 
 
+def test_the_partition_that_holds_the_stream_time_back_is_shown_until_it_is_idle(harness: JoinerHarness) -> None:
+    # given rows that were read before the clicks of two hours later
+    harness.pipeline.step()
+    harness.now_s = 2
+    for user in USERS:
+        harness.consumer.put(SCORED, to_msgpack(make_row("order", f"o-{user}", 0, user=user)))
+        harness.consumer.put(CLICKS, to_json(make_click(120, "x", recommendation_id=None, user=user)))
+    # when
+    harness.pipeline.step()
+    harness.pipeline.name_held_back()
+    # then
+    assert read_metric(metrics.STREAM_TIME_HELD_SECONDS, SCORED.topic, "0") == 7_200
+    harness.now_s += 2
+    harness.pipeline.step()
+    harness.pipeline.name_held_back()
+    (family,) = metrics.STREAM_TIME_HELD_SECONDS.collect()
+    assert SCORED.topic not in {sample.labels["topic"] for sample in family.samples}
+
+
 def test_no_silent_label_is_published_behind_an_open_transaction(harness: JoinerHarness) -> None:
     # given a list that was displayed, and clicks that a transaction holds back
     harness.consumer.put(SCORED, LIST)

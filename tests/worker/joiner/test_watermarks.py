@@ -147,6 +147,23 @@ def test_the_watermark_never_goes_back() -> None:
     assert watermarks.now_ms() == 50
 
 
+def test_partitions_with_more_to_read_hold_the_watermark_back_by_their_distance_to_the_latest_time() -> None:
+    # given
+    watermarks = make_watermarks("clicks", "orders", "labels", "rows")
+    assert watermarks.measure_held_ms() == {}
+    observe(watermarks, "clicks", 50)
+    observe(watermarks, "orders", 20)
+    observe(watermarks, "rows", 10)
+    # when labels have no event, and all rows were read
+    watermarks.set_at_end({"rows", "labels"})
+    assert watermarks.now_ms() == 20
+    watermarks.set_at_end({"rows"})
+    # then
+    assert watermarks.measure_held_ms() == {"clicks": 0, "orders": 30, "labels": 30}
+    watermarks.set_at_end({"clicks", "orders", "labels", "rows"})
+    assert watermarks.measure_held_ms() == {}
+
+
 def test_a_partition_beyond_the_lead_over_the_slowest_is_ahead() -> None:
     watermarks = make_watermarks("clicks", "orders", "labels")
     observe(watermarks, "clicks", 50)
