@@ -43,7 +43,7 @@ TASK_KIND_MEANINGS: Final = {
     "binary": "0 or 1",
     "graded": "a number from 0 to 1, such as a relevance",
     "multiclass": "the name of a class",
-    "regression": "any number",
+    "regression": "a number up to 1e18",
 }
 FEATURE_FIELD_MEANINGS: Final = {
     "name": "unique; rules, `hide` and reports use it",

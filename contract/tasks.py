@@ -1,6 +1,6 @@
 """Tasks: what the model predicts, as declared in `shop.toml`."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 from pydantic import Field
@@ -11,6 +11,7 @@ Rate: TypeAlias = Annotated[float, Meta(gt=0, le=1), Field(gt=0, le=1)]
 ExpertNumber: TypeAlias = Annotated[int, Meta(ge=0), Field(ge=0)]
 
 TaskKind: TypeAlias = Literal["binary", "graded", "multiclass", "regression"]
+LABEL_MAX: Final = 1e18  # of a number to predict; the square of a greater one may be too large for float32
 
 
 class Task(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

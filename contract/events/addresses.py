@@ -75,7 +75,9 @@ def pack_ipv4(text: str) -> bytes | None:
 
 def parse_address(text: str) -> Address | None:
     """The address of `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]:80`, `fe80::1%eth0`, `for="..."`."""
-    host = text.strip().partition(";")[0].lower().removeprefix("for=").strip('" ')
+    elements = text.strip().lower().split(";")  # of a header `Forwarded`, in any order
+    host = next((element for element in elements if element.lstrip().startswith("for=")), elements[0])
+    host = host.strip().removeprefix("for=").strip('" ')
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:

@@ -26,6 +26,7 @@ from contract.events.model import (
     ATTRIBUTES_MAX,
     KINDS,
     LIST_ITEMS_MAX,
+    WHOLE_MAX,
     Event,
     Id,
     Ids,
@@ -150,6 +151,8 @@ class DocumentReader:
     def _read_field(self, field: Field, value: object, path: str) -> object:
         """The value of a field; raises `BadEvent`."""
         try:
+            if value is None and field.may_be_placeholder:
+                raise Placeholder("Expected an id, got `null`")
             return field.check(field.read(value))
         except Placeholder as error:
             if not field.may_be_placeholder:
@@ -294,8 +297,8 @@ class MoneyConverter:
 
 
 def read_whole(value: object) -> object:
-    """A number that can be an id; raises `Unreadable` for one with a fraction."""
-    if isinstance(value, float) and not value.is_integer():
+    """A number that can be an id; raises `Unreadable` for a float with a fraction, or one that may be several ids."""
+    if isinstance(value, float) and not (value.is_integer() and abs(value) <= WHOLE_MAX):
         raise Unreadable("Expected `str`, got `float`")
     return value
 
@@ -305,7 +308,7 @@ def read_label_value(value: object) -> object:
         raise Unreadable(f"Expected `float | str`, got `{name_type(value)}`")
     if isinstance(value, str):
         return check_word(value)
-    return float(value) if isinstance(value, bool) else read_number(value)
+    return value if isinstance(value, bool) else read_number(value)
 
 
 def read_vector(value: object) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from typing import Final
 from contract.errors import BadEvent
 from contract.events.values import FLAGS, Unreadable, read_number, read_text
 from contract.profiles.record import JUDGED_TASKS
-from contract.tasks import Task, TaskKind
+from contract.tasks import LABEL_MAX, Task, TaskKind
 
 POSITIVE: Final = frozenset({"positive", "bad", "confirmed", "fraudulent", "chargeback"})
 NEGATIVE: Final = frozenset({"negative", "good", "ok", "legit", "legitimate", "genuine", "none"})
@@ -14,8 +14,8 @@ VERDICTS: Final = {**FLAGS, **dict.fromkeys(POSITIVE, True), **dict.fromkeys(NEG
 WORD_MAX: Final = 128
 ALLOWED: Final[dict[TaskKind, str]] = {
     "binary": "0 or 1, true or false, the task's name, or a word such as legit",
-    "graded": "a number of at least 0",
-    "regression": "a number",
+    "graded": "a number from 0 to 1, such as 0.75 for three stars of four",
+    "regression": f"a number up to {LABEL_MAX:g}",
     "multiclass": f"the name of a class, 1 to {WORD_MAX} characters",
 }
 
@@ -40,7 +40,7 @@ class LabelReader:
             if kind is not None:
                 return name, read_value(name, kind, value)
             if not self._is_closed:
-                return name, value if isinstance(value, str) else read_number(value)
+                return name, value if isinstance(value, str) else read_bare_number(value)
         except Unreadable as error:
             allowed = ALLOWED[kind] if kind else "a number or a word"
             raise BadEvent("bad_label", f"A label of `{name}` should be {allowed}. Found {value!r:.80}.") from error
@@ -53,14 +53,21 @@ def read_value(task: str, kind: TaskKind, value: object) -> float | str:
     if kind == "binary":
         return read_verdict(task, value)
     if kind == "multiclass":
-        name = read_text(value)
+        name = "" if isinstance(value, bool) else read_text(value)
         if not 1 <= len(name) <= WORD_MAX:
             raise Unreadable("Expected the name of a class")
         return name
-    number = read_number(value)
-    if kind == "graded" and number < 0:
-        raise Unreadable("Expected a grade of at least 0")
+    number = read_bare_number(value)
+    if kind == "graded" and not 0 <= number <= 1:
+        raise Unreadable("Expected a grade from 0 to 1")
+    if abs(number) > LABEL_MAX:
+        raise Unreadable(f"Expected a number up to {LABEL_MAX:g}")
     return number
+
+
+def read_bare_number(value: object) -> float:
+    """A number, also true and false as 1 and 0; raises `Unreadable`."""
+    return float(value) if isinstance(value, bool) else read_number(value)
 
 
 def read_verdict(task: str, value: object) -> float:
@@ -70,7 +77,7 @@ def read_verdict(task: str, value: object) -> float:
     if isinstance(value, str):
         word = value.strip().lower().replace("_", " ").replace("-", " ")
         named = task.lower().replace("_", " ")
-        if word in (named, f"not {named}", f"no {named}"):
+        if word in (named, f"not {named}", f"no {named}", f"non {named}"):
             return float(word == named)
         if word in VERDICTS:
             return float(VERDICTS[word])

@@ -36,7 +36,12 @@ def read_time(value: object, unit: str) -> int:
 
 def read_whole_part(value: object) -> int:
     """A number without its fraction, which clocks of a high resolution give; raises `Unreadable`."""
-    number = read_number(value) if isinstance(value, float | str | Decimal) else 0.0
+    try:
+        number = read_number(value) if isinstance(value, float | str | Decimal) else 0.0
+    except Unreadable as error:
+        if isinstance(value, str):
+            raise Unreadable(f"Expected `int` or a date, got `str` {value[:40]!r}") from error
+        raise
     return read_integer(value) if number.is_integer() or abs(number) >= INTEGER_MAX else floor(number)
 
 
@@ -45,7 +50,8 @@ DOTNET: Final = re.compile(r"/Date\((-?\d{1,16})([+-]\d{4})?\)/")
 # The name of the zone behind its offset, as Java and Go write it, and Go's own clock.
 OFFSET_NAME: Final = re.compile(r"(?<=[Z\d])(\[[^\]]*\]|(?<=[+-]\d{4}) [A-Z]{2,5}( M=[+-][\d.]+)?)$")
 ZONE_NAME: Final = re.compile(r" (UTC|GMT)$")  # as databases write it
-GMT_OFFSET: Final = re.compile(r"\b(GMT|UTC)(?=[+-]\d{4}\b)")  # as JavaScript writes it
+GMT_OFFSET: Final = re.compile(r"(?:\b(?:GMT|UTC)|(?<=\s))([+-]\d{2}):?(\d{2})\b")  # as JavaScript and Java write it
+SLASHES: Final = re.compile(r"(\d{4})/(\d{2})/(\d{2})(?!\d)")  # the year comes first: it can mean one day only
 OFFSET_SPACE: Final = re.compile(r" (?=[+-]\d{2}:?\d{2}$)")
 LEAP_SECOND: Final = re.compile(r"(?<=:59:)60(?!\d)")  # no `datetime` has it
 DATE_CHARS_MAX: Final = 128
@@ -53,14 +59,20 @@ DATE_CHARS_MAX: Final = 128
 
 def is_date(text: str) -> bool:
     """Whether a text begins like a date (`2026-11-30`, `20261130T`), or names a month."""
-    return "-" in text[1:8] or "T" in text or text.startswith("/Date(") or MONTH.search(text) is not None
+    return (
+        "-" in text[1:8]
+        or "T" in text
+        or text.startswith("/Date(")
+        or MONTH.search(text) is not None
+        or SLASHES.match(text.lstrip()) is not None
+    )
 
 
 def parse_date(text: str, *, needs_zone: bool) -> int:
     """The epoch milliseconds of a date in ISO 8601, or in the form of mails, of HTTP, or of .NET."""
     if match := DOTNET.fullmatch(text):
         return int(match[1])
-    text = LEAP_SECOND.sub("59", text)
+    text = SLASHES.sub(r"\1-\2-\3", LEAP_SECOND.sub("59", text), count=1)
     if len(text) > DATE_CHARS_MAX:
         raise Unreadable("Expected a date, got a longer text")
     return parse_mail_date(text) if MONTH.search(text) else parse_iso(text, needs_zone=needs_zone)
@@ -80,7 +92,7 @@ def parse_iso(text: str, *, needs_zone: bool) -> int:
 def parse_mail_date(text: str) -> int:
     """The time of a date of RFC 2822 (`Mon, 30 Nov 2026 12:00:00 +0000`), or as Java and JavaScript write theirs."""
     try:
-        moment = parsedate_to_datetime(GMT_OFFSET.sub("", text).replace("-0000", "+0000"))
+        moment = parsedate_to_datetime(GMT_OFFSET.sub(r"\1\2", text).replace("-0000", "+0000"))
     except (ValueError, TypeError, IndexError, OverflowError) as error:  # the last three of what it does not expect
         raise Unreadable(f"Expected a date of RFC 2822, got {text[:40]!r}") from error
     if moment.tzinfo is None:  # a zone by a name that stands for several, too

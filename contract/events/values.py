@@ -10,10 +10,11 @@ from uuid import UUID
 from contract.errors import ShopstreamError
 
 DECIMAL: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+", re.ASCII)
-# As people write numbers, where they can mean nothing else: a comma before one or two digits, or marks of two kinds.
-WRITTEN: Final = re.compile(
-    r"[+-]?([0-9]+|[0-9]{1,3}([.'’\s][0-9]{3})+),[0-9]{1,2}|[+-]?[0-9]{1,3}([,'’\s][0-9]{3})+\.[0-9]{1,2}"
-)
+# As people write numbers: digits with marks between them.
+WRITTEN: Final = re.compile(r"([+-]?)([0-9]+(?:[.,'’\s][0-9]+)+)")
+MARK: Final = re.compile(r"[^0-9]")
+# Before and between marks of thousands; those of India have two digits but for the last.
+THOUSANDS: Final = re.compile(r"[1-9][0-9]{0,2}(,[0-9]{3})+|[1-9][0-9]?(,[0-9]{2})+,[0-9]{3}")
 DIGITS_MAX: Final = 64  # of a number as text, and of one that is read as text
 INTEGER_MAX: Final = 2**63 - 1
 FLAGS: Final = {
@@ -22,8 +23,10 @@ FLAGS: Final = {
 }
 AVAILABLE: Final = {
     **FLAGS,
-    **dict.fromkeys(("instock", "available", "limitedavailability", "preorder", "backorder"), True),
-    **dict.fromkeys(("outofstock", "soldout", "unavailable", "notavailable", "discontinued"), False),
+    **dict.fromkeys(("instock", "available", "limitedavailability", "preorder", "backorder", "presale"), True),
+    **dict.fromkeys(("onlineonly", "madetoorder", "availablefororder", "lowstock", "limitedstock"), True),
+    **dict.fromkeys(("outofstock", "soldout", "unavailable", "notavailable", "discontinued", "reserved"), False),
+    **dict.fromkeys(("instoreonly", "temporarilyoutofstock", "comingsoon"), False),
 }
 NOT_UTF8: Final = "bytes that are not UTF-8"
 MARKS: Final = str.maketrans("", "", " _-")
@@ -64,7 +67,7 @@ def read_number(value: object) -> float:
             number = value
         case str() if len(value) <= DIGITS_MAX and DECIMAL.fullmatch(value.strip()):
             number = float(value.strip())  # which strips more than `float` does
-        case str() if len(value) <= DIGITS_MAX and WRITTEN.fullmatch(value.strip()):
+        case str() if len(value) <= DIGITS_MAX:
             number = parse_written(value.strip())
         case _:
             raise Unreadable(f"Expected `float`, got `{name_type(value)}`")
@@ -74,9 +77,22 @@ def read_number(value: object) -> float:
 
 
 def parse_written(text: str) -> float:
-    """A number with marks between its thousands, or a comma before its decimals."""
-    whole, decimals = re.split(r"[.,](?=[0-9]+$)", text)
-    return float(f"{re.sub(r'[^0-9+-]', '', whole)}.{decimals}")
+    """A number with marks between its thousands, or a comma before its decimals; raises `Unreadable`.
+
+    It can mean one number only: where thousands cannot end, a comma is before decimals (`0,5`, `1234,567`); the same
+    mark twice is between thousands (`1.234.567`), and of two marks the last one is before decimals (`1,234.567`).
+    """
+    match = WRITTEN.fullmatch(text)
+    marks = MARK.findall(match[2]) if match else []
+    is_whole = len(set(marks)) == 1 and (len(marks) > 1 or marks[0] not in ".,")
+    if match is None or len(set(marks[:-1])) > 1 or not (is_whole or marks[-1] in ".,"):
+        raise Unreadable("Expected `float`, got `str`")
+    whole, _, decimals = (match[2], "", "0") if is_whole else match[2].rpartition(marks[-1])
+    grouped = MARK.sub(",", whole)
+    is_both = marks == [","] and THOUSANDS.fullmatch(MARK.sub(",", match[2])) is not None
+    if is_both or ("," in grouped and THOUSANDS.fullmatch(grouped) is None):
+        raise Unreadable("Expected `float`, got `str`")
+    return float(f"{match[1]}{grouped.replace(',', '')}.{decimals}")
 
 
 def to_float(value: int | Decimal) -> float:
@@ -127,7 +143,9 @@ def read_available(value: object) -> bool:
     try:
         return read_number(value) > 0
     except Unreadable:
-        word = read_text(value).strip().lower().rpartition("/")[2].translate(MARKS)  # schema.org's words are URLs
+        word = (
+            read_text(value).strip().lower().rstrip("/").rpartition("/")[2].translate(MARKS)
+        )  # schema.org's words are URLs
     if word not in AVAILABLE:
         raise Unreadable(f"Expected `bool`, got `{name_type(value)}`")
     return AVAILABLE[word]

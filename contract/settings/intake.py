@@ -70,6 +70,12 @@ class IntakeSettings(Section):
         "anon",
         "false",
         "[object object]",
+        "(unknown)",
+        "(undefined)",
+        "[null]",
+        "\0",
+        "\u200b",  # characters without a glyph
+        "\ufeff",
         "00000000-0000-0000-0000-000000000000",
         "00000000000000000000000000000000",
         "{00000000-0000-0000-0000-000000000000}",

@@ -175,6 +175,27 @@ def test_an_order_of_a_guest_is_read_without_a_user(user_id: object) -> None:
     assert intake.ignored == {"user_id": 1}
 
 
+def test_a_null_in_place_of_a_needed_id_is_as_the_text_null() -> None:
+    intake = Intake("orders")
+    order = intake.read(user_id=None, lines=[{**LINE, "item_id": None}])
+    assert (order.user_id, order.lines[0].item_id) == ("", "")
+    assert intake.ignored == {"user_id": 1, "lines.item_id": 1}
+    assert intake.find_reason(event_id=None) == "wrong_type"
+    assert Intake("erasures").find_reason(user_id=None) == "wrong_type"
+
+
+@pytest.mark.parametrize("ident", [2.0**53 + 2, 1.2345678901234567e19, -1e300, 0.5])
+def test_a_float_that_may_stand_for_several_ids_is_none(ident: float) -> None:
+    assert Intake("orders").find_reason(user_id=ident) == "wrong_type"
+    assert Intake("orders").read(device_id=ident).device_id is None
+    assert Intake("orders").read(user_id=2.0**53).user_id == "9007199254740992"
+
+
+def test_a_time_that_cannot_be_read_is_shown() -> None:
+    with pytest.raises(BadEvent, match=r"Expected `int` or a date, got `str` '30/11/2026' - at `\$.ts_ms`"):
+        Intake("orders").read(ts_ms="30/11/2026")
+
+
 def test_placeholders_are_no_ids() -> None:
     intake = Intake("orders")
     lines = [{**LINE, "item_id": "0", "seller_id": "null"}]

@@ -52,8 +52,11 @@ def test_any_space_around_a_number_is_none_of_it(space: str) -> None:
         "",
         "1,999",
         "1,99,9",
-        "1,999,999",
-        "1.999.999",
+        "1,99,999.999.9",
+        "1,999 999",
+        "01,999,999",
+        "1 99",
+        "30.11.2026",
         "€19.99",
         "19.99 EUR",
         "1_000",
@@ -162,6 +165,7 @@ def test_a_time_without_a_zone_needs_a_declaration() -> None:
         ("[2001:db8::1]:443", "2001:db8::1"),
         ("2001:db8::1%eth0", "2001:db8::1"),
         ("203.0.113.9 10.0.0.1", "203.0.113.9"),
+        ("by=198.51.100.1;For=203.0.113.9;proto=https", "203.0.113.9"),
         (" 10.0.0.1,203.0.113.9 ", "203.0.113.9"),
         ("::203.0.113.9", "203.0.113.9"),
         ("64:ff9b::203.0.113.9", "203.0.113.9"),
@@ -215,7 +219,9 @@ def test_the_code_of_namibia_is_no_placeholder() -> None:
 @pytest.mark.parametrize(
     ("value", "available"),
     [(1, True), (0, False), ("no", False), (12, True), ("3", True), (-1, False), ("in stock", True), ("IN_STOCK", True),
-     ("https://schema.org/InStock", True), ("out of stock", False), ("OutOfStock", False), ("Sold out", False)],
+     ("https://schema.org/InStock", True), ("out of stock", False), ("OutOfStock", False), ("Sold out", False),
+     ("http://schema.org/PreSale/", True), ("MadeToOrder", True), ("available for order", True), ("Reserved", False),
+     ("InStoreOnly", False), ("coming soon", False)],
 )  # fmt: skip
 def test_whether_an_item_is_available_is_a_flag_a_number_or_a_word(value: object, available: bool) -> None:
     assert Intake("products").read(available=value).available is available
@@ -254,7 +260,9 @@ def test_amounts_in_minor_units_are_read_by_the_decimals_of_their_currency(curre
         ("fraud", False, 0.0),
         ("fraud", "0.0", 0.0),
         ("cancellation", "yes", 1.0),
-        ("relevance", "3", 3.0),
+        ("fraud", "non-fraud", 0.0),
+        ("relevance", "0.75", 0.75),
+        ("relevance", True, 1.0),
         ("category", "shoes", "shoes"),
         ("category", 7, "7"),
         ("delay", "-2.5", -2.5),
@@ -269,7 +277,8 @@ def test_a_label_is_read_by_the_kind_of_its_task(task: str, value: object, expec
 @pytest.mark.parametrize(
     ("task", "value"),
     [("fraud", 2), ("fraud", -1), ("fraud", 0.5), ("fraud", "maybe"), ("fraud", ""), ("freud", 1), ("relevance", -1),
-     ("relevance", "high"), ("category", ""), ("delay", "late")],
+     ("relevance", 3), ("relevance", "1.01"), ("relevance", "high"), ("category", ""), ("category", True),
+     ("delay", "late"), ("delay", 1e19), ("delay", -1e308)],
 )  # fmt: skip
 def test_a_label_of_another_kind_is_refused_with_what_is_allowed(task: str, value: object) -> None:
     with pytest.raises(BadEvent, match=r"should be .* Found") as caught:

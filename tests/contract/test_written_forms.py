@@ -31,6 +31,10 @@ from tests.contract.intake import NOW_MS, Intake
         "2025-11-24 16:00:00.000123 +0000 UTC m=+0.012",
         "2025-11-24 17:00:00 +0100 CET",
         "2025-11-24 17:00:00.000 +0100",
+        "2025/11/24 16:00:00Z",
+        "2025/11/24 17:00:00 +0100",
+        "Mon, 24 Nov 2025 17:00:00 +01:00",
+        "Mon Nov 24 17:00:00 GMT+01:00 2025",
         f"/Date({NOW_MS})/",
         f"/Date({NOW_MS}+0100)/",
     ],
@@ -51,6 +55,7 @@ def test_a_date_as_a_mail_a_browser_or_a_runtime_writes_it_is_read(text: str) ->
         "Mon, 31 Nov 2025 16:00:00 GMT",
         "Mon, 24 Nov 99999999999 16:00:00 GMT",
         "24/11/2025 16:00:00",
+        "2025/11/24 16:00:00 PM",
         "11/24/2025",
         "Nov",
         "/Date()/",
@@ -85,7 +90,9 @@ def test_no_text_for_a_time_raises_another_error(text: str, unit: str) -> None:
 @pytest.mark.parametrize(
     ("text", "number"),
     [("19,99", 19.99), ("0,5", 0.5), ("1.234,56", 1234.56), ("1,234.56", 1234.56), ("12.345.678,9", 12345678.9),
-     ("1 234,56", 1234.56), ("1\u202f234,56", 1234.56), ("1'234.50", 1234.5)],
+     ("1 234,56", 1234.56), ("1\u202f234,56", 1234.56), ("1'234.50", 1234.5), ("1,234.567", 1234.567),
+     ("1.234,567", 1234.567), ("1,234,567", 1234567), ("1.234.567", 1234567), ("1'234'567", 1234567), ("1 234", 1234),
+     ("12,34,567.50", 1234567.5), ("1234,567", 1234.567), ("0,125", 0.125)],
 )  # fmt: skip
 def test_a_number_with_a_comma_is_read_where_it_can_mean_one_only(text: str, number: float) -> None:
     assert Intake("orders").read(amount=text).amount == number

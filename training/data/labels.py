@@ -7,7 +7,7 @@ import numpy as np
 
 from contract.arrays import Array, Mask
 from contract.errors import BadData
-from contract.tasks import Task
+from contract.tasks import LABEL_MAX, Task
 
 Classes: TypeAlias = Mapping[str, tuple[str, ...]]
 RawLabel: TypeAlias = float | str | None
@@ -28,8 +28,8 @@ def find_label_error(task: Task, value: float | str) -> str | None:
     """What a label of this task should be, or None if `value` is valid."""
     if task.kind == "multiclass":
         return None if isinstance(value, str) and value else "the name of a class"
-    if isinstance(value, str) or not np.isfinite(value):
-        return "a finite number"
+    if isinstance(value, str) or not abs(value) <= LABEL_MAX:  # NaN is no number either
+        return f"a finite number up to {LABEL_MAX:g}"
     if task.kind == "binary":
         return None if value in (0, 1) else "0 or 1"
     return None if task.kind == "regression" or 0 <= value <= 1 else "a grade from 0 to 1"

@@ -110,6 +110,7 @@ def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_1(seed: int) -> N
         ("category", 3.0, "the name of a class"),
         ("category", "", "the name of a class"),
         ("demand", float("inf"), "a finite number"),
+        ("demand", 1e19, "a finite number"),
     ],
 )
 def test_a_label_that_does_not_fit_its_task_is_rejected(
