@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -14,7 +14,7 @@ from contract.history.format import KIND_ORDER, HistoricEvent, decode_line
 from contract.mapping.topic_map import TopicMap
 from contract.settings.intake import IntakeSettings
 from contract.tasks import Task
-from training.history.inputs import Document, InputFile
+from training.history.inputs import Document, InputFile, UnclearRow
 
 RANKS: Final = {kind: rank for rank, kind in enumerate(KIND_ORDER)}
 NO_KAFKA_TIME: Final = -1
@@ -41,6 +41,9 @@ class DocumentDecoder:
 
     def decode(self, file: InputFile, document: Document) -> HistoricEvent:
         """The event; raises `BadEvent`, or `Skipped` for a document of a type that its map does not read."""
+        if isinstance(document, UnclearRow):
+            detail = f"A row should have at most {document.names} cells, one for each name. Found {document.cells}."
+            raise BadEvent("wrong_type", detail)
         kind, body = self._find_kind(file, document)
         if kind not in RANKS:
             raise BadEvent("wrong_type", f"The kind should be among {', '.join(KIND_ORDER)}. Found {kind!r}.")
@@ -53,14 +56,14 @@ class DocumentDecoder:
     def _count_ignored(self, kind: str, field: str) -> None:
         self.ignored[f"{kind}.{field}"] += 1
 
-    def _find_kind(self, file: InputFile, document: Document) -> tuple[str, Document]:
+    def _find_kind(self, file: InputFile, document: bytes | dict[str, Any]) -> tuple[str, bytes | dict[str, Any]]:
         """The kind of a document, and the document in our form."""
         if file.map:
             return self._maps[file.map].read(document)
         return (file.kind, document) if file.kind else split_line(document)
 
 
-def split_line(document: Document) -> tuple[str, bytes]:
+def split_line(document: object) -> tuple[str, bytes]:
     """The kind and the event of a line {"kind": ..., "event": ...}."""
     try:
         line = decode_line(document if isinstance(document, bytes) else b"")

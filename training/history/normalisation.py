@@ -59,7 +59,7 @@ class Normalisation:
             self._read_file(file, done, whole)
             done += file.size
         if not self._sorted:
-            raise BadData(f"A history should have events. Found none in {self.report.records:,} records.")
+            raise BadData(self.report.describe_emptiness())
         self.report.ignored = self._decoder.ignored
         manifest = self._write_parts(folder)
         self.report.seconds = round(time.monotonic() - started_s, 1)

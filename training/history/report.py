@@ -61,6 +61,12 @@ class HistoryReport(Struct, kw_only=True):
     def skip(self, content: str, place: str, detail: str) -> None:
         self.skipped.setdefault(content, Finding()).add(place, detail)
 
+    def describe_emptiness(self) -> str:
+        """That there is no event, and why the first record of each reason is none."""
+        findings = [finding for reasons in self.refused.values() for finding in reasons.values()]
+        reasons = [f" {finding.examples[0].place}: {finding.examples[0].detail}" for finding in findings]
+        return f"A history should have events. Found none in {self.records:,} records.{''.join(reasons)}"
+
     def count_refused(self) -> int:
         return sum(finding.records for reasons in self.refused.values() for finding in reasons.values())
 
