@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import LostLog
@@ -47,6 +47,11 @@ class LogConsumer:
         """Use a new client from now on, which reads no partition yet."""
         self.client.close()
         self.client = create_consumer(self._kafka, self._overrides)
+
+    def restart(self, partition: TopicPartition) -> None:
+        """Read an assigned partition from its beginning again."""
+        self.client.incremental_unassign([KafkaPartition(*partition)])
+        self.client.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING)])
 
     def fetch_offset_ranges(self, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
         """The present range of each partition of those topics that exist; raises `Unavailable`."""
@@ -127,10 +132,19 @@ def fetch_offset_range(consumer: Consumer, partition: TopicPartition) -> OffsetR
         time.sleep(LEADER_POLL_S)
 
 
+def has_no_offset(message: Message) -> bool:
+    """Whether the log lacks the next offset, or the request for its first offset failed: the client reads no further.
+
+    Both have one code.
+    """
+    error = message.error()
+    return error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET
+
+
 def raise_if_truncated(message: Message, partition: TopicPartition) -> None:
     """Raise `LostLog` where retention deleted the record that should be read next."""
     error = message.error()
-    if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+    if error is not None and has_no_offset(message):
         raise LostLog(f"{partition} should hold every record to its end. Found: {error.str()}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import Unavailable
@@ -17,6 +17,7 @@ from transport.log_consumer import (
     TIMEOUT_S,
     LogConsumer,
     MissingDetector,
+    has_no_offset,
     position_after,
     raise_if_truncated,
     to_record,
@@ -103,7 +104,7 @@ class TopicTailer:
 
     def _handle_message(self, message: Message) -> Record | None:
         error = message.error()
-        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+        if has_no_offset(message):
             self._out_of_range.add(TopicPartition(message.topic() or "", message.partition() or 0))
             self._watcher.query_soon()
             return None
@@ -182,8 +183,7 @@ class TopicTailer:
                     partition.log_text(),
                     extra=partition.log_fields(),
                 )
-            self._consumer.client.incremental_unassign([KafkaPartition(*partition)])
-            self._consumer.client.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING)])
+            self._consumer.restart(partition)
 
 
 class LogReader:
@@ -287,7 +287,7 @@ class LogReader:
         detector = MissingDetector(self._consumer)
         while remaining:
             wanted = []
-            for message in self._consumer.client.consume(CHUNK_RECORDS, CHUNK_WAIT_S):
+            for message in self._poll(positions):
                 partition, position = position_after(message)
                 if position >= 0:
                     last_message_s = client_since_s = time.monotonic()
@@ -315,6 +315,18 @@ class LogReader:
                 client_since_s = now_s
             self._on_poll()
             yield wanted
+
+    def _poll(self, positions: Mapping[TopicPartition, int]) -> Iterator[Message]:
+        """The next messages. Where the first offset could not be asked for, no record was lost: it is asked for again.
+
+        That happens while a topic is deleted and recreated.
+        """
+        for message in self._consumer.client.consume(CHUNK_RECORDS, CHUNK_WAIT_S):
+            partition = TopicPartition(message.topic() or "", message.partition() or 0)
+            if has_no_offset(message) and positions.get(partition) == OFFSET_BEGINNING:
+                self._consumer.restart(partition)
+            else:
+                yield message
 
     def _assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._consumer.client.assign([KafkaPartition(*partition, offset) for partition, offset in positions.items()])

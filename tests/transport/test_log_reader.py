@@ -309,10 +309,12 @@ def test_topics_are_described_outside_the_polling_thread(
     tailer.close()
 
 
+@pytest.mark.apache_kafka
+@pytest.mark.parametrize("moment", ["before the read", "during the read"])
 def test_a_read_ends_soon_where_a_topic_was_recreated_with_fewer_partitions(
-    apache_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+    apache_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    # given a reader that waits for the records of two partitions
+    # given a reader that knows two partitions
     monkeypatch.setattr("transport.log_consumer.MISSING_POLL_S", 0.2)
     topic, kept, removed = (
         f"{topic_prefix}orders",
@@ -321,8 +323,16 @@ def test_a_read_ends_soon_where_a_topic_was_recreated_with_fewer_partitions(
     )
     apache_kafka.create_topics({topic: 2})
     recreations = iter([lambda: recreate(apache_kafka, topic)])
-    reader = LogReader(kafka=make_settings(apache_kafka), on_poll=lambda: next(recreations, lambda: None)())
-    # when the topic loses one of them, then the read ends, and can be planned again
+
+    def recreate_once() -> None:
+        next(recreations, lambda: None)()
+
+    reader = LogReader(kafka=make_settings(apache_kafka), on_poll=recreate_once)
+    assert len(reader.fetch_offset_ranges([topic])) == 2
+    # when the topic loses one of them before their first offset is known, or while their records are awaited
+    if moment == "before the read":
+        recreate_once()
+    # then the read ends, and can be planned again
     with pytest.raises(Unavailable, match=f"Found none named {re.escape(removed.log_text())}"):
         list(reader.read({TopicPartition(topic, 0): 1, removed: 1}))
     assert [str(partition) for partition in reader.fetch_offset_ranges([topic])] == [kept]
