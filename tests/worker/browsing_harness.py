@@ -26,7 +26,9 @@ PURCHASE_VALUE = 5.0
 class BrowsingHarness:
     """The browsing lane's scorer over a catalogue of four items, i0 to i3, each more expensive than the one before."""
 
-    def __init__(self, experiments: Mapping[str, ExperimentSettings] | None = None, **list_settings: float) -> None:
+    def __init__(
+        self, experiments: Mapping[str, ExperimentSettings] | None = None, **list_settings: float | str
+    ) -> None:
         encoder = Encoder(FEATURES)
         self.catalogue = Catalogue(encoder)
         for price, item in enumerate(ITEMS):

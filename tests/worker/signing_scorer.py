@@ -1,6 +1,6 @@
 """A scorer whose decisions state by which run of a worker they were made."""
 
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from contract.events.model import Event, Order, digest_content
 from contract.messages import Decision, ScoredRow
@@ -71,6 +71,9 @@ class SigningScorer(Scorer):
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Nothing waits for an answer by the clock."""
+
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None:
+        """It remembers no user."""
 
     def _sign(self, arrival: Arrival) -> Answer:
         event = arrival.event

@@ -9,7 +9,7 @@ it owns. Once it has read an erasure it answers and folds no event that the eras
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from contract.errors import ShopstreamError
 from contract.profiles.erasures import Erasures
@@ -27,6 +27,7 @@ from worker.state.resources import Stores
 
 log = logging.getLogger(__name__)
 CHECK_EVERY_S: Final = 1.0
+Forget: TypeAlias = Callable[[Mapping[str, int]], None]  # what users (by id) did up to a time (ms)
 
 
 class RefoldNeeded(ShopstreamError):
@@ -86,14 +87,17 @@ class ErasureExecutor:
         self._eraser.erase(certain, sources, merged, include_ambiguous=False)
         self._eraser.erase({user: until_ms[user] for user in behind}, sources, merged, include_ambiguous=True)
 
-    def apply_pending(self, publish: Publish) -> bool:
+    def apply_pending(self, publish: Publish, forget: Forget) -> bool:
         """Carry out new erasures; whether the caller has to start a recovery, so that events are folded again.
 
         `publish` writes records to Kafka, and returns when they are stored: erasures of the users' guests.
+        `forget` removes what the process holds in memory, first: a failure after it leaves nothing to a list.
         Once a second also those that a Redis which went back has lost. Raises `StaleState` or `Unavailable`; pending
         erasures are then carried out by the next call.
         """
         self._poll()
+        if self._new_users:
+            forget({user: self.erasures.until_ms[f"user:{user}"] for user in self._new_users})
         now_s = self._clock_s()
         if not self._new_users and self._is_up_to_date and now_s < self._checked_s + CHECK_EVERY_S:
             return False

@@ -89,7 +89,9 @@ class ErasureService:
         """Carry out new erasures, between two batches; waits while Kafka or Redis is unavailable."""
         try:
             publish = partial(pipeline.publish_extra, end_offsets={})
-            if pipeline.retry.call("kafka and redis", lambda: self.executor.apply_pending(publish)):
+            if pipeline.retry.call(
+                "kafka and redis", lambda: self.executor.apply_pending(publish, pipeline.forget_erased)
+            ):
                 pipeline.recover(RefoldNeeded("Events of erased users after their erasure have to be folded again."))
             pipeline.retry.call("redis", self.executor.mask_links)
         except StaleState as error:

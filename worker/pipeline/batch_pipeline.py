@@ -198,6 +198,11 @@ class BatchPipeline:
             self._stores.profiles.merge({}, self._offsets.merged, after)
             self._offsets.record_merged(after)
 
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None:
+        """Forget what is held in memory of what these users (by id) did up to these times."""
+        self._scorer.forget_erased(until_ms)
+        self.shared_ids.forget(until_ms)
+
     def publish_extra(self, records: Sequence[OutgoingRecord], end_offsets: Mapping[TopicPartition, int]) -> None:
         """Publish records that belong to no batch, and commit these offsets with them; waits for Kafka.
 
@@ -224,7 +229,7 @@ class BatchPipeline:
             readers=self._readers,
             record_reader=self._record_reader,
         )
-        self.shared_ids.add(batch.arrivals)
+        self.shared_ids.add(batch.arrivals, self._erasures)
         return batch
 
     def _forget_unanswered(self, partitions: Iterable[TopicPartition]) -> None:

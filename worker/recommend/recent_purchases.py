@@ -30,6 +30,14 @@ class RecentPurchases:
                 break
             del self._by_user[first]
 
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None:
+        """Forget the orders of these users (by id) up to these times."""
+        for user in self._by_user.keys() & until_ms.keys():
+            if kept := {item: ts_ms for item, ts_ms in self._by_user[user].items() if ts_ms > until_ms[user]}:
+                self._by_user[user] = kept
+            else:
+                del self._by_user[user]
+
     def of(self, user: str) -> Mapping[str, int]:
         """The items of a user, with the time of the order."""
         return self._by_user.get(user, NOTHING)

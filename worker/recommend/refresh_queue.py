@@ -1,7 +1,7 @@
 """Queue of users whose recommendation list needs a refresh, each at most once per `refresh_ms`."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final, NamedTuple
@@ -30,10 +30,10 @@ class WaitingUser(NamedTuple):
 
 
 class TakenUser(NamedTuple):
-    """A user taken from the queue, with the items bought since the last list."""
+    """A user taken from the queue, with the items bought since the last list and the times (ms) of the orders."""
 
     waiting: WaitingUser
-    bought: frozenset[str]
+    bought: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class RefreshQueue:
     refresh_ms: int
     waiting_max: int
     _waiting: dict[str, WaitingUser] = field(default_factory=dict)
-    _bought: dict[str, set[str]] = field(default_factory=dict)
+    _bought: dict[str, dict[str, int]] = field(default_factory=dict)  # items with the times (ms) of the orders
     _refreshed_ms: dict[str, int] = field(default_factory=dict)
     _taken: dict[str, TakenUser] = field(default_factory=dict)  # by the last `take`
     _waiting_counts: Counter[TopicPartition] = field(default_factory=Counter)  # by the partition of the first event
@@ -79,7 +79,7 @@ class RefreshQueue:
 
     def record_purchase(self, order: Order) -> None:
         """Exclude the items of an order from the user's next list."""
-        self._bought.setdefault(order.user_id, set()).update(line.item_id for line in order.lines)
+        self._add_bought(order.user_id, {line.item_id: order.ts_ms for line in order.lines})
         while len(self._bought) > PURCHASERS_MAX:
             del self._bought[next(iter(self._bought))]
 
@@ -87,6 +87,25 @@ class RefreshQueue:
         """Remove the users whose latest event will be read again."""
         self._keep({user: held for user, held in self._waiting.items() if not is_reread(held.arrival)})
         self._taken = {user: held for user, held in self._taken.items() if not is_reread(held.waiting.arrival)}
+
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None:
+        """Forget what these users (by id) did up to these times; who waits because of that waits no longer."""
+        for user in self._bought.keys() & until_ms.keys():
+            if kept := select_later(self._bought[user], until_ms[user]):
+                self._bought[user] = kept
+            else:
+                del self._bought[user]
+        for user in self._waiting.keys() & until_ms.keys():
+            if self._waiting[user].arrival.event.ts_ms <= until_ms[user]:
+                self._remove(user)
+        for user in self._taken.keys() & until_ms.keys():
+            taken = self._taken[user]
+            if taken.waiting.arrival.event.ts_ms <= until_ms[user]:
+                del self._taken[user]
+            else:
+                self._taken[user] = taken._replace(bought=select_later(taken.bought, until_ms[user]))
+        for user in self._refreshed_ms.keys() & until_ms.keys():
+            del self._refreshed_ms[user]
 
     def release(self, partitions: Container[TopicPartition]) -> None:
         """Remove the users whose first event that waits is of these partitions."""
@@ -137,7 +156,7 @@ class RefreshQueue:
             returned[user] = waiting._replace(arrival=newer.arrival) if newer else waiting
             self._refreshed_ms.pop(user, None)
             if bought:
-                self._bought.setdefault(user, set()).update(bought)
+                self._add_bought(user, bought)
         self._keep(returned | {user: held for user, held in self._waiting.items() if user not in returned})
         self._taken = {}
 
@@ -149,13 +168,17 @@ class RefreshQueue:
     def _take(self, user: str, now_ms: int) -> TakenUser:
         self._refreshed_ms.pop(user, None)
         self._refreshed_ms[user] = now_ms  # last, so that the times stay in ascending order
-        return TakenUser(self._remove(user), frozenset(self._bought.pop(user, ())))
+        return TakenUser(self._remove(user), self._bought.pop(user, {}))
 
     def _add(self, user: str, waiting: WaitingUser) -> None:
         self._waiting[user] = waiting
         self._waiting_counts[waiting.first_partition] += 1
         if waiting.is_again:
             self._again.add(user)
+
+    def _add_bought(self, user: str, items: Mapping[str, int]) -> None:
+        held = self._bought.setdefault(user, {})
+        held.update({item: max(ts_ms, held.get(item, ts_ms)) for item, ts_ms in items.items()})
 
     def _remove(self, user: str) -> WaitingUser:
         waiting = self._waiting.pop(user)
@@ -176,3 +199,8 @@ class RefreshQueue:
             if now_ms - self._refreshed_ms[oldest] < self.refresh_ms:
                 break
             del self._refreshed_ms[oldest]
+
+
+def select_later(bought: Mapping[str, int], until_ms: int) -> dict[str, int]:
+    """The items of orders after this time."""
+    return {item: ts_ms for item, ts_ms in bought.items() if ts_ms > until_ms}

@@ -2,11 +2,13 @@
 
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Final
 
+from contract.events.guests import to_guest_user
 from contract.profiles.entity_updates import Arrival
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.redis_keys import escape_id
 from worker.ops import metrics
 
@@ -26,13 +28,26 @@ class SharedIds:
         self._pairs = {kind: deque[tuple[str, int]](maxlen=WINDOW) for kind in FIELDS}
         self._warned = set[tuple[str, str]]()
 
-    def add(self, arrivals: Sequence[Arrival]) -> None:
-        """Remember some events of a batch; those of guests say nothing."""
+    def add(self, arrivals: Sequence[Arrival], erasures: Erasures = NO_ERASURES) -> None:
+        """Remember some events of a batch; those of guests and of erased users say nothing."""
         for arrival in islice(arrivals, BATCH_MAX):
-            if user := getattr(arrival.event, "user_id", ""):
+            if (user := getattr(arrival.event, "user_id", "")) and not erasures.covers_event(arrival.event):
                 for kind, field in FIELDS.items():
                     if ident := getattr(arrival.event, field, None):
                         self._pairs[kind].append((ident, hash(user)))
+
+    def forget(self, users: Collection[str]) -> None:
+        """Forget the events of these users, and the ids of those who are guests."""
+        hashes = {hash(user) for user in users}
+        for kind, pairs in self._pairs.items():
+            kept = [
+                (ident, user)
+                for ident, user in pairs
+                if user not in hashes and not (kind == "guest" and to_guest_user(ident) in users)
+            ]
+            if len(kept) < len(pairs):
+                pairs.clear()
+                pairs.extend(kept)
 
     def report(self) -> None:
         """Export the most shared id of each kind, and warn of it once if it is that of many users."""

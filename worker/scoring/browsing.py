@@ -184,7 +184,7 @@ class ListRefresher:
             known = self._user_histories.read(users, pending)
             histories = BatchHistories({user: row for row, user in enumerate(users)}, known)
         requests = [
-            ListRequest(waiting.arrival, bought, waiting.is_again, self._recent_purchases.of(user))
+            ListRequest(waiting.arrival, frozenset(bought), waiting.is_again, self._recent_purchases.of(user))
             for user, (waiting, bought) in zip(users, self._queue.take(users, now_ms), strict=True)
         ]
         self._router.answer(
@@ -227,6 +227,10 @@ class ListRefresher:
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Let no user wait for a list because of an event that will be read again: it would be logged twice."""
         self._queue.forget(is_reread)
+
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None:
+        self._queue.forget_erased(until_ms)
+        self._recent_purchases.forget_erased(until_ms)
 
     def _build_variants(
         self, models: ActiveModels, trial_arm: Mapping[str, Arm], version: str = ""

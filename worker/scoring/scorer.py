@@ -87,6 +87,9 @@ class Scorer(Protocol):
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         """Forget the events that will be read again, here or by another worker: those give the answers by the clock."""
 
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None:
+        """Forget what these users (by id) did up to these times: no later answer to them reflects it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringResources:
@@ -163,6 +166,8 @@ class Refresher(Protocol):
     def count_waiting(self) -> int: ...
 
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None: ...
+
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +280,10 @@ class LaneScorer:
     def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
         if self.refresher:
             self.refresher.forget(is_reread)
+
+    def forget_erased(self, until_ms: Mapping[str, int]) -> None:
+        if self.refresher:
+            self.refresher.forget_erased(until_ms)
 
     def _build_routers(self, models: ActiveModels) -> list[CanaryRouter[EventHandler]]:
         return [self._build_router(handling, models) for handling in self._handlings]

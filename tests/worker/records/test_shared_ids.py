@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract.events.model import Event
+from contract.events.model import Erasure, Event
 from contract.events.reading import decode
 from contract.profiles.entity_updates import Arrival
+from contract.profiles.erasures import Erasures
 from tests.contract.test_events import encode_event
 from worker.ops import metrics
 from worker.records.shared_ids import BATCH_MAX, SharedIds
@@ -59,3 +60,17 @@ def test_of_a_large_batch_some_events_are_looked_at_and_none_of_guests() -> None
     shared.add([Arrival("orders/0", n, make_order("guest", n, {"card_id": "c1"})) for n in range(40)])
     shared.report()
     assert read_exported() == {("device", "d1"): BATCH_MAX}
+
+
+def test_events_of_erased_users_and_ids_of_erased_guests_are_forgotten() -> None:
+    # given
+    shared = SharedIds()
+    shared.add(make_orders(9, users=9, device_id="d1"))
+    shared.add(make_orders(9, users=9, guest_id="g1"))
+    # when a guest and three users are erased, and one of these sends an event that the erasure covers
+    shared.forget({"guest:g1", "u1", "u2", "u3"})
+    late = make_orders(3, users=3, device_id="d1")
+    shared.add(late, Erasures([Erasure(event_id="e", ts_ms=late[1].event.ts_ms, user_id="u1")]))
+    shared.report()
+    # then
+    assert read_exported() == {("device", "d1"): 7}

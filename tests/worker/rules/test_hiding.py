@@ -80,3 +80,18 @@ def test_recent_purchases_are_kept_for_an_hour_and_for_the_latest_buyers() -> No
     for n in range(BUYERS_MAX):
         purchases.record(make_order(f"p{n}", "a", user=f"u{n}", ts_ms=NOW_MS + KEEP_MS))
     assert dict(purchases.of("v")) == {}
+
+
+def test_recent_purchases_of_an_erased_user_are_those_after_the_erasure() -> None:
+    # given
+    purchases = RecentPurchases()
+    purchases.record(make_order("o1", "a", "b", user="u", ts_ms=NOW_MS))
+    purchases.record(make_order("o2", "b", "c", user="u", ts_ms=NOW_MS + 1))
+    purchases.record(make_order("o3", "a", user="v", ts_ms=NOW_MS))
+    purchases.record(make_order("o4", "a", user="w", ts_ms=NOW_MS))
+    # when
+    purchases.forget_erased({"u": NOW_MS, "v": NOW_MS, "stranger": NOW_MS})
+    # then
+    assert dict(purchases.of("u")) == {"b": NOW_MS + 1, "c": NOW_MS + 1}
+    assert dict(purchases.of("v")) == {}
+    assert dict(purchases.of("w")) == {"a": NOW_MS}

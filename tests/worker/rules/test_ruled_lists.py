@@ -273,7 +273,7 @@ def test_rules_act_on_the_order_of_a_ranker_and_on_what_it_retrieves(tmp_path: P
     files = next_item_files({"popularity": 3.0})
     path = tmp_path / "rules.toml"
     path.write_text(rule("boost", "more", items=["i0"], factor=3) + rule("exclude", "gone", items=["i3"]))
-    lane = BrowsingHarness(rules=str(path))  # type: ignore[arg-type]
+    lane = BrowsingHarness(rules=str(path))
     lane.scorer.activate(Model(Bundle(make_manifest("v1"), files), FEATURES))
     # when
     (message,) = read_messages(lane.answer(make_click_record("c1", "i0")), Recommendations)
@@ -285,7 +285,7 @@ def test_rules_act_on_the_order_of_a_ranker_and_on_what_it_retrieves(tmp_path: P
 def test_a_rule_that_excludes_no_item_of_a_shop_writes_no_empty_list(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(rule("exclude", brands=["elsewhere"]))
-    lane = BrowsingHarness(rules=str(path))  # type: ignore[arg-type]
+    lane = BrowsingHarness(rules=str(path))
 
     # no item is popular, and the clicked one is unknown: there are no candidates
     assert read_messages(lane.answer(make_click_record("c1", "nowhere")), Recommendations) == []

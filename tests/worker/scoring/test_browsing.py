@@ -72,6 +72,28 @@ def test_bought_and_sold_out_items_are_not_on_the_list(lane: BrowsingHarness) ->
     assert item_ids(recommendations) == ["i1", "i0"]
 
 
+@pytest.mark.parametrize("hides", [False, True])
+def test_what_an_erased_user_bought_is_no_longer_left_out(model: Model, tmp_path: Path, hides: bool) -> None:
+    # given a user who has bought i3 and waits for a list, without a rule or with one that hides it for long
+    rule = '[[rules]]\nname = "bought"\naction = "hide"\nafter = "bought"\ndays = 30\n'
+    (tmp_path / "rules.toml").write_text(rule if hides else "rules = []")
+    lane = BrowsingHarness(rules=str(tmp_path / "rules.toml"), explore=0)
+    lane.scorer.activate(model)
+    lane.run_periodic()
+    order = make_record(make_order("o1", "i3"))
+    lane.answer(order, refresh_max=0)
+    # when another user is erased, then the item is left out
+    lane.scorer.forget_erased({"other": NOW_MS + 1})
+    assert "i3" not in item_ids(only_list(lane.answer(make_click_record("c1"))))
+    # when the user is erased while another order waits
+    lane.answer(order, refresh_max=0)
+    lane.scorer.forget_erased({"u": NOW_MS})
+    # then there is no list of that, and the next one has the item
+    assert read_messages(lane.answer(), Recommendations) == []
+    click = make_record(make_click("c2", "i0", ts_ms=NOW_MS + 1), topic="shop.clicks")
+    assert "i3" in item_ids(only_list(lane.answer(click)))
+
+
 def test_without_a_model_lists_hold_popular_items_and_are_marked_degraded() -> None:
     # given
     lane = BrowsingHarness()
