@@ -16,15 +16,18 @@ from typing import Any
 
 from contract.errors import StaleState
 from contract.history.format import read_events, read_manifest
-from contract.profiles.erasures import Erasures
+from contract.profiles.entity_updates import UpdateBatch
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from contract.settings.worker import FeedbackSettings
 from transport.kafka_times import KafkaTimes
 from transport.records import OffsetRange, TopicPartition
 from worker.maintenance.history_folder import HistoryEvents, HistoryFolder, TopicIds
+from worker.maintenance.history_people import count_people
 from worker.maintenance.profile_report import to_epoch_ms
-from worker.maintenance.rebuild import Rebuild, RebuildRefused, format_result, run_and_print
+from worker.maintenance.rebuild import Rebuild, RebuildRefused, RebuildResult, format_result, run_and_print
+from worker.people.redis_store import RedisPeopleStore
 from worker.records.batch import decode_records
 from worker.state.history_registry import HistoryRegistry
 from worker.state.profile_store import RedisProfileStore, name_sources
@@ -36,7 +39,8 @@ log = logging.getLogger(__name__)
 class HistoryResult:
     """What the history gave: events read, folded, left out by `--until`, and skipped as they are on their topic.
 
-    `starts`: the first record of each log, with which the state goes on.
+    `starts`: the first record of each log, with which the state goes on. `counted`: clicks and orders whose people are
+    in the samples of items.
     """
 
     read: int = 0
@@ -44,6 +48,7 @@ class HistoryResult:
     left_out: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     starts: dict[TopicPartition, int] = field(default_factory=dict)
+    counted: int = 0
 
 
 class Bootstrap(Rebuild):
@@ -65,9 +70,32 @@ class Bootstrap(Rebuild):
         super().__init__(**rebuild, accepts_loss=True)  # the history stands for the first records
         self._manifest, self._history = read_manifest(history), history
         self._feedback, self._until_ms, self._accepts_gap = feedback, until_ms, accepts_gap
+        self._known_erasures: Erasures = NO_ERASURES
         self.result = HistoryResult()
 
+    def run(self) -> RebuildResult:
+        """Also add the people of the history to the samples, after the switch: they serve with every generation."""
+        rebuilt = super().run()
+        people = RedisPeopleStore(client=self._client, prefix=self._prefix)
+
+        def add(updates: UpdateBatch) -> None:
+            self._retry(lambda: people.add(updates))
+
+        last_ms = self._manifest.last_ms
+        if self._until_ms is not None:
+            last_ms = min(last_ms, self._until_ms - 1)
+        self.result.counted = count_people(
+            read_events(self._history),
+            add,
+            digest=self._manifest.digest,
+            last_ms=last_ms,
+            erasures=self._known_erasures,
+            entity_kinds=self._entity_kinds,
+        )
+        return rebuilt
+
     def _fold_first(self, profiles: RedisProfileStore, erasures: Erasures) -> None:
+        self._known_erasures = erasures
         ranges = self._retry(lambda: self._reader.fetch_offset_ranges(self._topics))
         self.result.starts = {partition: offset_range.low for partition, offset_range in ranges.items()}
         counts = count_partitions(ranges, self._kinds_by_lane.values())
@@ -186,5 +214,6 @@ def format_history(result: HistoryResult) -> Iterator[str]:
     skipped = ", ".join(f"{kind} {count:,}" for kind, count in sorted(result.skipped.items()))
     yield f"skipped     {result.skipped.total():>12,}   on their topic too: {skipped or 'none'}"
     yield f"left out    {result.left_out:>12,}   at or after --until"
+    yield f"people      {result.counted:>12,}   clicks and orders of its last 60 days, for popular and trending lists"
     for partition, offset in sorted(result.starts.items()):
         yield f"goes on     {offset:>12,}   {partition}"

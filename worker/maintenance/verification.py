@@ -47,6 +47,11 @@ log = logging.getLogger(__name__)
 LOG_EVERY_S: Final = 10.0
 ATTEMPTS_MAX: Final = 4
 ATTEMPT_INTERVAL_S: Final = 2.0
+NOT_COMPARED: Final = (
+    "not compared: the samples of people (keys `people` and `buyers`). They have no offsets, so they rightly hold "
+    "visits of batches that are not merged yet, of people who were erased since, and of a history; and they may lack "
+    "visits from before a release that counts people."
+)
 
 
 class InconsistentSnapshot(ShopstreamError):
@@ -290,6 +295,7 @@ def format_result(result: VerificationResult) -> Iterator[str]:
     yield f"mismatches  {result.mismatches:>12,}"
     for reason, count in sorted(result.unchecked_by_reason.items()):
         yield f"unchecked   {count:>12,}   {reason}"
+    yield NOT_COMPARED
     yield from result.differences
     if result.mismatches > len(result.differences):
         yield f"... and {result.mismatches - len(result.differences):,} more"

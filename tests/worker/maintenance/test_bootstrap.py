@@ -10,12 +10,15 @@ import pytest
 
 from contract.events.model import Order
 from contract.messages import to_json
+from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import RECORD
 from contract.settings.worker import FeedbackSettings
+from contract.units import DAY_MS
 from testkit.metrics import read_metric
 from tests.worker.environment import PARTITIONS, WorkerEnvironment
 from tests.worker.events import make_order
 from tests.worker.maintenance.runs import run_rebuild, run_verification, serving_generation
+from tests.worker.people.test_people_after_crashes import read_samples
 from tests.worker.worker_lifecycle import InProcessWorker
 from training.history.decoding import DocumentDecoder
 from training.history.inputs import parse_inputs
@@ -28,6 +31,8 @@ from worker.maintenance.comparison import Unchecked
 from worker.maintenance.rebuild import RebuildRefused, RebuildResult
 from worker.ops import metrics
 from worker.ops.retry import Retry
+from worker.people.redis_store import RedisPeopleStore
+from worker.people.samples import InMemoryPeopleStore
 from worker.state.history_registry import HistoryRegistry
 
 USERS = 6
@@ -116,6 +121,28 @@ def test_a_state_that_serves_is_replaced_without_a_gap(apache_stage: WorkerEnvir
         worker.process_all(stage.end_offsets("orders"))
     assert sum(count_orders(stage).values()) == 55
     assert bootstrap.result.skipped == {"orders": 10}
+
+
+def test_people_of_the_history_are_counted_with_those_of_the_topic_each_once(
+    stage: WorkerEnvironment, tmp_path: Path
+) -> None:
+    # given a history with an order of long before the others and with one of an erased user, and a topic that overlaps
+    orders = make_orders(0, 40)
+    old = make_order("old", "i0", user="stranger", ts_ms=orders[29].ts_ms - 60 * DAY_MS)
+    erased = make_order("erased", "i0", user="erased", ts_ms=orders[0].ts_ms)
+    stage.send_erasure("erased", erased.ts_ms)
+    send(stage, orders[20:])
+    # when
+    history = write(tmp_path, [old, erased, *orders[:30]])
+    counted = [run_bootstrap(stage, history)[0].result.counted for _ in range(2)]
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+    # then
+    assert counted == [31, 31]
+    (salt,) = stage.redis.pipeline([("GET", f"{stage.prefix}people:salt")])
+    expected = InMemoryPeopleStore(int(salt))
+    expected.add(to_updates([Arrival("orders/0", n, order) for n, order in enumerate(orders)]))
+    assert read_samples(RedisPeopleStore(client=stage.redis, prefix=stage.prefix)) == read_samples(expected)
 
 
 def test_verify_leaves_the_history_out_and_notices_its_loss(stage: WorkerEnvironment, tmp_path: Path) -> None:

@@ -286,6 +286,7 @@ def test_the_result_is_printed(worked: WorkerEnvironment, capsys: pytest.Capture
     verify(worked.settings, EntitySample(), FAMILIES)
     # then
     out = capsys.readouterr().out
+    assert "not compared: the samples of people (keys `people` and `buyers`)" in out
     assert "mismatches             1" in out
     assert "device:d1, orders" in out
 
