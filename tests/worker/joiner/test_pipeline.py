@@ -490,6 +490,24 @@ def test_a_topic_holds_timers_back_until_it_is_idle(harness: JoinerHarness) -> N
     assert harness.list_published_revisions() == [("r~a", 0)]
 
 
+def test_a_restarted_joiner_closes_windows_where_later_events_reach_one_topic_only(harness: JoinerHarness) -> None:
+    # given an order that waits, impressions that are not read again, and labels without an event
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(0, "x", recommendation_id="gone")))
+    harness.consumer.put(SCORED, to_msgpack(make_row("order", "o", 400)))
+    harness.consumer.put(CLICKS, *(to_json(make_click(401, "x", recommendation_id=None, user=user)) for user in USERS))
+    for _ in range(2):
+        harness.pass_idle_time()
+    assert harness.list_published_revisions() == []
+    # when another joiner goes on, and clicks of long after come
+    restarted = JoinerHarness(log=harness.consumer)
+    for user in USERS:
+        harness.consumer.put(CLICKS, to_json(make_click(100_000, "x", recommendation_id=None, user=user)))
+    for _ in range(3):
+        restarted.pass_idle_time()
+    # then
+    assert [ident for ident, _ in restarted.list_published_revisions()] == ["o"]
+
+
 def test_the_partition_that_holds_the_stream_time_back_is_shown_until_it_is_idle(harness: JoinerHarness) -> None:
     # given rows that were read before the clicks of two hours later
     harness.pipeline.step()
