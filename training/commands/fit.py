@@ -100,7 +100,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         return 0  # the main process writes and prints the result
     print_lines(*describe_defaults(*declared, len(examples)), *fitted.left_out.values())
     parent = initial.metadata.version if initial else current_version(bundles)
-    interactions = read_interaction_tables(args.interactions, erasures)
+    interactions = read_interaction_tables(args.interactions, erasures, settings.intake)
     next_item = learn_next_item(interactions, config) if args.interactions and config.next_item_epochs else None
     checkpoint = build_checkpoint(fitted, examples, config, initial, parent, interactions.table)
     checkpoint = replace(checkpoint, together=find_together(interactions.to_history()))

@@ -20,6 +20,7 @@ from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.tasks import Task
 from training.data.erased_rows import IDENTITY, drop_erased, find_erased
 from training.data.examples import Examples
+from training.data.identity import read_times_ms
 from training.data.labels import Classes
 from training.data.parquet import check_same_features, merge_tables, open_parquet, parse_examples, parse_table
 from training.data.split import find_first_label, select_latest
@@ -166,7 +167,7 @@ def find_distinct_labels(label: Any, task: Task) -> set[Any]:
 def read_times(table: Any) -> Integers:
     if "ts_ms" not in table.column_names:
         return np.zeros(len(table), np.int64)
-    return np.asarray(table.column("ts_ms").to_numpy(), np.int64)
+    return np.asarray(pc.fill_null(read_times_ms(table.column("ts_ms"), "ts_ms"), 0).to_numpy(), np.int64)
 
 
 def list_row_groups(paths: Sequence[Path], erasures: Erasures) -> Iterator[RowGroup]:

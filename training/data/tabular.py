@@ -21,6 +21,7 @@ from contract.hashing import hash_id
 from contract.profiles.record import RING_SIZE
 from contract.tasks import Task
 from training.data.examples import COLUMNS, INTEGER_COLUMNS, NO_PLACE, Examples, build_examples, to_array
+from training.data.identity import read_ids, read_times_ms
 from training.data.labels import Classes
 
 
@@ -45,7 +46,10 @@ def read_identity(table: pa.Table, name: str) -> Array:
     if name == "place":
         return np.full(len(table), NO_PLACE, np.int64)
     if name in table.column_names:
-        return to_array(table.column(name).to_pylist(), name)
+        column = table.column(name)
+        if name in INTEGER_COLUMNS:
+            return to_array(pc.fill_null(read_times_ms(column, name), 0).to_pylist(), name)
+        return to_array(read_ids(column), name)
     if name in INTEGER_COLUMNS:
         return to_array([0] * len(table), name)
     return to_array([f"{row}" for row in range(len(table))], name)

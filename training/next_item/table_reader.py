@@ -20,14 +20,17 @@ import pyarrow.parquet as pq
 from contract.arrays import Mask
 from contract.errors import BadData
 from contract.profiles.erasures import Erasures
+from contract.settings.intake import IntakeSettings
 from export.neighbours import encode_ids
 from training.data.erased_rows import drop_erased
+from training.data.identity import read_ids
 from training.next_item.histories import History
 
 ALIASES: Final = {"user": "user_id", "item": "item_id", "time": "ts_ms"}
 ACTIONS: Final = {"click": 1, "view": 1, "cart": 2, "order": 3, "purchase": 3}
 NUMBERS: Final = ("quantity", "price")
 TEXTS: Final = ("user_id", "user", "item_id", "item", "action")  # in CSV too: a number would lose its zeros
+DEFAULTS: Final = IntakeSettings()
 SAME_MAX: Final = 20  # interactions of a user with one item; of more the latest count
 TS_MS_MAX: Final = 32_503_680_000_000  # the year 3000
 SCHEMA: Final = pa.schema(
@@ -50,13 +53,18 @@ class InteractionTable(NamedTuple):
         return History(user[order], item[order], ts_ms[order], action[order], names, self.has_times)
 
 
-def read_interaction_tables(paths: Sequence[Path], erasures: Erasures) -> InteractionTable:
-    """The usable rows of all files, without those of erased people; raises `BadData` for files of another kind."""
+def read_interaction_tables(
+    paths: Sequence[Path], erasures: Erasures, intake: IntakeSettings = DEFAULTS
+) -> InteractionTable:
+    """The usable rows of all files, without those of erased people; raises `BadData` for files of another kind.
+
+    `intake`: its placeholders stand for no user and no item; those who share one would be one user of all guests.
+    """
     tables, left_out, has_times = list[Any](), Counter[str](), True
     for path in paths:
         raw = rename_columns(read_file(path), path)
         has_times = has_times and "ts_ms" in raw.column_names
-        tables.append(clean(raw, left_out))
+        tables.append(clean(raw, left_out, intake.folded_placeholders))
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
     kept = drop_erased(table, erasures)
     left_out["of erased people"] += len(table) - len(kept)
@@ -83,15 +91,18 @@ def rename_columns(table: Any, path: Path) -> Any:
     return table
 
 
-def clean(table: Any, left_out: Counter[str]) -> Any:
+def clean(table: Any, left_out: Counter[str], placeholders: frozenset[str]) -> Any:
     """The usable rows by `SCHEMA`; each other row is counted once, by its first reason."""
     count, is_usable = len(table), np.ones(len(table), np.bool_)
-    users, items = (to_text(table.column(name)) for name in ("user_id", "item_id"))
+    users, items = (read_ids(table.column(name)) for name in ("user_id", "item_id"))
     ts_ms, is_time = read_times(table)
     actions, is_action = read_actions(table)
     reasons = {
         "without user or item": np.array(
             [bool(user) and bool(item) for user, item in zip(users, items, strict=True)], np.bool_
+        ),
+        "of a user or item that is a placeholder": np.array(
+            [placeholders.isdisjoint(ids) for ids in zip(map(fold, users), map(fold, items), strict=True)], np.bool_
         ),
         "of a time that is not readable": is_time,
         "of an unknown action": is_action,
@@ -104,8 +115,9 @@ def clean(table: Any, left_out: Counter[str]) -> Any:
     return pa.table(arrays, schema=SCHEMA).filter(pa.array(is_usable))
 
 
-def to_text(column: Any) -> list[str]:
-    return [str(value) if value is not None else "" for value in column.to_pylist()]
+def fold(ident: str) -> str:
+    """An id as placeholders are compared with it."""
+    return ident.strip().lower()
 
 
 def read_times(table: Any) -> tuple[Any, Mask]:
@@ -124,7 +136,9 @@ def read_actions(table: Any) -> tuple[Any, Mask]:
     """Codes of actions (N,), and which are known. Without a column: clicks."""
     if "action" not in table.column_names:
         return np.ones(len(table), np.int8), np.ones(len(table), np.bool_)
-    codes = np.array([ACTIONS.get(str(value).lower(), 0) for value in table.column("action").to_pylist()], np.int8)
+    codes = np.array(
+        [ACTIONS.get(str(value).strip().lower(), 0) for value in table.column("action").to_pylist()], np.int8
+    )
     return codes, codes > 0
 
 

@@ -54,6 +54,14 @@ def test_a_column_named_place_is_the_shops_own_and_no_place_on_a_list() -> None:
         assert examples_from_table(make_table(place=places), FEATURES, TASKS).place.tolist() == [NO_PLACE] * 3
 
 
+def test_ids_and_times_of_a_table_are_those_of_events_whatever_their_type() -> None:
+    times = pa.array([7, None, 5], pa.timestamp("ms"))
+    actual = examples_from_table(
+        make_table(ts_ms=times, user_id=[12345.0, None, 3.0], **{"label.good": [1, 1, 0]}), FEATURES, TASKS
+    )
+    assert list(zip(actual.ts_ms.tolist(), actual.user_id.tolist(), strict=True)) == [(0, ""), (5, "3"), (7, "12345")]
+
+
 def test_each_column_becomes_its_declared_feature() -> None:
     actual = examples_from_table(make_table(), FEATURES, TASKS)
 

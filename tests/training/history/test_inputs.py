@@ -26,13 +26,13 @@ ROW = f"c-1,{NOW_MS},u-1,Müsli,red\n"
 def read(path: Path) -> list[Event | str]:
     """The events of a file of clicks, and the details of what is refused."""
     (file,) = parse_inputs([f"clicks={path}"])
-    decoder, found = DocumentDecoder(now_ms=NOW_MS), list[Event | str]()
+    decoder, read_clicks = DocumentDecoder(now_ms=NOW_MS), list[Event | str]()
     for document in read_documents(file):
         try:
-            found.append(decoder.decode(file, document).event)
+            read_clicks.append(decoder.decode(file, document).event)
         except BadEvent as error:
-            found.append(str(error))
-    return found
+            read_clicks.append(str(error))
+    return read_clicks
 
 
 def read_content(folder: Path, name: str, content: bytes | str) -> list[Any]:

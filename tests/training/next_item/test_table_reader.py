@@ -11,6 +11,7 @@ import pytest
 from contract.errors import BadData
 from contract.events.model import Erasure
 from contract.profiles.erasures import Erasures
+from training.data.erased_rows import find_erased
 from training.next_item.table_reader import InteractionTable, read_interaction_tables
 
 NO_ERASURES = Erasures()
@@ -72,6 +73,22 @@ def test_csv_keeps_the_zeros_of_ids_and_reads_dates(tmp_path: Path) -> None:
     actual = read_interaction_tables([tmp_path / "table.csv"], NO_ERASURES)
     first_ms = int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()) * 1000
     assert list_rows(actual) == [("007", "01", first_ms, 1), ("007", "02", first_ms + 1000, 1)]
+
+
+def test_ids_are_as_workers_read_them_and_placeholders_are_no_users(tmp_path: Path) -> None:
+    actual = read(tmp_path, user_id=[12345.0, None, 0.0], item_id=[7, 8, 9], action=[" Click ", "click", "click"])
+    assert list_rows(actual) == [("12345", "7", 0, 1)]
+    named = read(tmp_path, user_id=["u", "null", " Guest", "u"], item_id=["a", "a", "a", "undefined"])
+    assert list_rows(named) == [("u", "a", 0, 1)]
+    assert actual.left_out == {"without user or item": 1, "of a user or item that is a placeholder": 1}
+    assert named.left_out == {"of a user or item that is a placeholder": 3}
+
+
+def test_people_are_erased_whatever_the_type_of_their_ids_and_times(tmp_path: Path) -> None:
+    erasures = Erasures([Erasure(event_id="e", ts_ms=5, user_id="12345")])
+    times = pa.array([4, 6, None], pa.timestamp("ms"))
+    table = pa.table({"user_id": [12345.0, 12345.0, None], "ts_ms": times})
+    assert find_erased(table, erasures).tolist() == [True, False, False]
 
 
 def test_without_times_the_rows_are_in_order(tmp_path: Path) -> None:
