@@ -27,7 +27,7 @@ def read_features(path: Path, entities: Sequence[DeclaredEntity] = ()) -> Featur
     try:
         text = path.read_text()
         document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the second of TOML, of UTF-8, and of a path with a zero
         raise BadConfig([f"{path.name} should declare features. Found: {error}"]) from error
     tables = document.get("features", [])
     if unknown := sorted(document.keys() - {"features"}):

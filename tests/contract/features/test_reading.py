@@ -63,3 +63,12 @@ def test_a_feature_on_a_declared_entity_keeps_its_declaration(tmp_path: Path) ->
     path.write_text(GOOD.replace("event.amount", "profile.email.orders.sum_7d"))
     (feature,) = read_features(path, [EMAIL]).features
     assert feature.entity == "event.attributes.email"
+
+
+@pytest.mark.parametrize("content", ["x = " + "[" * 5_000, "[[features]", "\0"])
+def test_a_file_that_is_no_toml_and_a_path_that_no_file_has_are_told(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "features.toml"
+    path.write_text(content)
+    for named in (path, Path("a\0b")):
+        with pytest.raises(BadConfig, match=r"should declare features\. Found: "):
+            read_features(named)
