@@ -166,7 +166,7 @@ def test_redis_goes_back_to_a_snapshot() -> None:
 
 def test_a_suspended_redis_keeps_connections_and_answers_after_resume() -> None:
     with RedisServer() as server, redis.Redis.from_url(server.url, socket_timeout=0.05, retry=None) as client:
-        assert client.ping()
+        wait_until(lambda: can_ping(client))
 
         server.pause()
         with pytest.raises(redis.TimeoutError):

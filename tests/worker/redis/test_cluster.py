@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -13,8 +13,8 @@ from contract.profiles.record import new_slice, profile_key
 from contract.settings.servers import RedisSettings
 from devservers.redis_cluster import LocalRedisCluster as Servers
 from tests.conftest import KafkaBroker
-from tests.polling import wait_until
 from tests.worker.environment import WorkerEnvironment
+from tests.worker.redis.test_client import ask_until_answered
 from tests.worker.worker_lifecycle import InProcessWorker
 from worker.redis.client import RedisClient
 from worker.redis.cluster import RedisCluster, command_slot, connect, connect_cache, hash_slot, replace_address
@@ -50,13 +50,6 @@ def client(cluster: Servers) -> Iterator[RedisCluster]:
 
 def other_server(cluster: Servers, slot: int) -> int:
     return (cluster.owner_of(slot) + 1) % 3
-
-
-def is_answered(client: RedisCluster, command: Sequence[str]) -> bool:
-    try:
-        return bool(client.pipeline([command]))
-    except Unavailable:
-        return False
 
 
 def test_replies_come_in_the_order_of_the_commands(client: RedisCluster) -> None:
@@ -125,15 +118,15 @@ def test_a_moving_slot_is_read_and_written_on_both_servers(
 def test_one_frozen_server_makes_the_cluster_unavailable(cluster: Servers) -> None:
     # given a client with a short timeout
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
-    client.pipeline([("SET", key, "x") for key in KEYS])
+    ask_until_answered(client, *(("SET", key, "x") for key in KEYS))
     # when
     cluster.servers[2].pause()
     with pytest.raises(Unavailable, match="should answer"):
         client.pipeline([("GET", key) for key in KEYS])
     cluster.servers[2].resume()
     # then no late reply is taken for an answer
-    assert client.pipeline([("SET", key, key) for key in KEYS]) == [b"OK"] * len(KEYS)
-    assert client.pipeline([("GET", key) for key in KEYS]) == [key.encode() for key in KEYS]
+    assert ask_until_answered(client, *(("SET", key, key) for key in KEYS)) == [b"OK"] * len(KEYS)
+    assert ask_until_answered(client, *(("GET", key) for key in KEYS)) == [key.encode() for key in KEYS]
     client.close()
 
 
@@ -141,13 +134,13 @@ def test_other_servers_return_the_slots_when_the_first_is_frozen(cluster: Server
     # given
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
     others = [key for key in KEYS if cluster.owner_of(hash_slot(key)) != 0]
-    client.pipeline([("SET", key, "x") for key in KEYS])
+    ask_until_answered(client, *(("SET", key, "x") for key in KEYS))
     # when
     cluster.servers[0].pause()
     with pytest.raises(Unavailable):
         client.pipeline([("GET", key) for key in KEYS])
     # then
-    assert client.pipeline([("GET", key) for key in others]) == [b"x"] * len(others)
+    assert ask_until_answered(client, *(("GET", key) for key in others)) == [b"x"] * len(others)
     cluster.servers[0].resume()
     client.close()
 
@@ -156,14 +149,14 @@ def test_a_slot_taken_over_from_a_frozen_server_is_found(cluster: Servers) -> No
     # given
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
     key = next(key for key in KEYS if cluster.owner_of(hash_slot(key)) == 2)
-    client.pipeline([("SET", key, "x")])
+    ask_until_answered(client, ("SET", key, "x"))
     # when its owner is frozen, and the others agree on another one
     cluster.servers[2].pause()
     cluster.reassign_slot(hash_slot(key), 0)
     # then
-    wait_until(lambda: is_answered(client, ("SET", key, "y")))
+    ask_until_answered(client, ("SET", key, "y"))
     cluster.servers[2].resume()
-    assert client.pipeline([("GET", key)]) == [b"y"]
+    assert ask_until_answered(client, ("GET", key)) == [b"y"]
     client.close()
 
 
