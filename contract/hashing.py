@@ -22,9 +22,9 @@ def hash_text(text: str) -> int:
 
 
 def hash_texts(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """`hash_text` of each text, without the cost of a call for each."""
-    hash_bytes = xxhash.xxh3_64_intdigest
-    return np.array([hash_bytes(text.encode(), SEED) for text in texts], np.uint64)
+    """`hash_text` of each text, without the cost of a call, and of an integer, for each."""
+    digest = xxhash.xxh3_64_digest  # big-endian
+    return np.frombuffer(b"".join([digest(text.encode(), SEED) for text in texts]), ">u8").astype(np.uint64)
 
 
 def hash_id(text: str) -> int:

@@ -4,13 +4,13 @@ Decisions, lists and dead letters are JSON, for readers in any language; scored 
 features as `PackedBlock`s.
 """
 
-from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
-from contract.events.model import Event, Search, UserEvent
+from contract.events.model import Event, Search
 from contract.features.packing import PackedBlock
 from contract.profiles.entity_updates import Arrival
 
@@ -153,34 +153,36 @@ class ScoredRowBuilder(NamedTuple):
         self,
         kind: ScoredKind,
         arrival: Arrival,
-        groups: Mapping[str, PackedBlock],
+        groups: dict[str, PackedBlock],
         *,
         event_id: str | None = None,
         items: tuple[str, ...] = (),
-        scores: Mapping[str, tuple[float, ...]] | None = None,
+        scores: dict[str, tuple[float, ...]] | None = None,
         entities: tuple[str, ...] = (),
-        shadow: Mapping[str, tuple[float, ...]] | None = None,
+        shadow: dict[str, tuple[float, ...]] | None = None,
     ) -> ScoredRow:
-        """One scored row; `groups` has one row of each group, and of `item` one row for each of `items`."""
+        """One scored row; `groups` has one row of each group, and of `item` one row for each of `items`.
+
+        The row keeps the dicts that it is given: they should not be changed afterwards.
+        """
         event: Event = arrival.event
-        return ScoredRow(
+        row = ScoredRow(  # from the 16th keyword on Python builds a dict for a call, which takes longer than the row
             event_id=event_id or event.event_id,
             kind=kind,
-            user_id=event.user_id if isinstance(event, UserEvent) else "",
+            user_id=getattr(event, "user_id", ""),
             ts_ms=event.ts_ms,
             topic=arrival.topic,
             partition=arrival.partition,
             offset=arrival.offset,
             model_version=self.model_version,
             features=self.features,
-            groups=dict(groups),
+            groups=groups,
             items=items,
-            scores=dict(scores or {}),
+            scores=scores or {},
             entities=entities,
-            query=event.query if isinstance(event, Search) else "",
-            shadow_version=self.shadow_version if shadow else "",
-            shadow=dict(shadow or {}),
+            query=event.query if type(event) is Search else "",
         )
+        return replace(row, shadow_version=self.shadow_version, shadow=shadow) if shadow else row
 
 
 class Example(Struct, frozen=True, gc=False, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 ESCAPED: Final = re.compile(r"[^\x20-\x7e]|[%:{}]")
+PLAIN: Final = bytes(byte for byte in range(128) if not ESCAPED.match(chr(byte)))  # what stays as it is
 POPULAR: Final = "popular"  # in the place of a user's id: the popular list of everybody
 
 
@@ -41,7 +42,7 @@ def escape_ids(idents: Sequence[str]) -> Sequence[str]:
 
 def is_plain(text: str) -> bool:
     """Whether an id of these characters is a part of a key as it is."""
-    return text.isascii() and text.isprintable() and not any(mark in text for mark in "%:{}")
+    return text.isascii() and not text.encode().translate(None, PLAIN)
 
 
 def escape_entity(entity: str) -> str:
@@ -53,8 +54,7 @@ def escape_entity(entity: str) -> str:
 def escape_entities(entities: Sequence[str]) -> Sequence[str]:
     """`escape_entity` of each; where none needs it, which one look at all of them tells, they are returned as given."""
     text = "".join(entities)
-    is_plain = text.count(":") == len(entities) and text.isascii() and text.isprintable()
-    if is_plain and not any(mark in text for mark in "%{}"):
+    if text.count(":") == len(entities) and text.isascii() and not text.encode().translate(None, PLAIN + b":"):
         return entities
     return [escape_entity(entity) for entity in entities]
 

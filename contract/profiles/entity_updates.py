@@ -61,17 +61,13 @@ def extract_user_update(event: UserEvent, amount: int) -> list[EntityUpdate]:
     return [(f"user:{event.user_id}", amount)] if event.user_id else []
 
 
-def add_device_updates(updates: list[EntityUpdate], event: Order | Review, amount: int) -> None:
-    if event.device_id:
-        updates.append((f"device:{event.device_id}", amount))
-    if event.ip:
-        updates.append((f"ip:{to_address_entity(event.ip)}", amount))
-
-
 def extract_order_updates(order: Order) -> list[EntityUpdate]:
     amount = to_minor_units(order.amount)
-    updates = extract_user_update(order, amount)
-    add_device_updates(updates, order, amount)
+    updates = [(f"user:{order.user_id}", amount)] if order.user_id else []  # as for clicks: without calls
+    if order.device_id:
+        updates.append((f"device:{order.device_id}", amount))
+    if order.ip:
+        updates.append((f"ip:{to_address_entity(order.ip)}", amount))
     if order.card_id:
         updates.append((f"card:{order.card_id}", amount))
     items: dict[str, int] = {}
@@ -104,7 +100,10 @@ def extract_review_updates(review: Review) -> list[EntityUpdate]:
     updates.append((f"item:{review.item_id}", stars))
     if review.seller_id:
         updates.append((f"seller:{review.seller_id}", stars))
-    add_device_updates(updates, review, stars)
+    if review.device_id:
+        updates.append((f"device:{review.device_id}", stars))
+    if review.ip:
+        updates.append((f"ip:{to_address_entity(review.ip)}", stars))
     return updates
 
 
@@ -196,27 +195,27 @@ def to_updates(
     updates = [extract_updates(arrival.event, kinds) for arrival in arrivals]
     names = [entity for event_updates in updates for entity, _ in event_updates]
     amounts = [amount for event_updates in updates for _, amount in event_updates]
-    index = {entity: number for number, entity in enumerate(dict.fromkeys(chain(names, extra_entities)))}
+    entities = list(dict.fromkeys(chain(names, extra_entities)))
+    index = dict(zip(entities, range(len(entities)), strict=True))
     family_codes = {source: family_code(source) for source in {arrival.source for arrival in arrivals}}
-    event_columns = np.array(
-        [encode_event(arrival, family_codes[arrival.source]) for arrival in arrivals], np.int64
-    ).reshape(-1, 6)
-    entity_numbers = np.array([index[entity] for entity in names], np.int64)
+    columns = chain.from_iterable([encode_event(arrival, family_codes[arrival.source]) for arrival in arrivals])
+    event_columns = np.fromiter(columns, np.int64, 6 * len(arrivals)).reshape(-1, 6)
+    entity_numbers = np.fromiter(map(index.__getitem__, names), np.int64, len(names))
     start = np.cumsum([0, *map(len, updates)], dtype=np.int64)
-    hashes = hash_texts(index)
+    hashes = hash_texts(entities)
     ts_ms = np.repeat(event_columns[:, 0], np.diff(start))
     cutoffs_ms = find_cutoffs_ms(index, erasures)
     return UpdateBatch(
         arrivals=arrivals,
         kinds=kinds,
         index=index,
-        entities=list(index),
-        kind=np.array([kinds.codes.get(entity.partition(":")[0], -1) for entity in index], np.int64),
+        entities=entities,
+        kind=np.array([kinds.codes.get(entity.split(":", 1)[0], -1) for entity in entities], np.int64),
         id_hash=np.maximum(hashes >> 1, 1),
         bucket=buckets_of(hashes),
         start=start,
         entity=entity_numbers,
-        amount=np.array(amounts, np.int64),
+        amount=np.fromiter(amounts, np.int64, len(amounts)),
         event_columns=event_columns,
         is_folded=ts_ms > cutoffs_ms[entity_numbers],
         erased_ids=erasures.to_erased_ids(),

@@ -136,8 +136,11 @@ def collect_histories(
     rows, arrival, entry_slice = rows[kept], arrival[kept], entry_slice[kept]
     order = np.argsort(position[entry_slice], kind="stable")
     rows, arrival, entry_slice = rows[order], arrival[order], entry_slice[order]
-    written = np.union1d(position[entry_slice], position[slices[is_first]])
-    place = position[entry_slice]
+    place, begun = position[entry_slice], position[slices[is_first]]
+    is_new, is_written = np.zeros(len(position), np.bool_), np.zeros(len(position), np.bool_)
+    is_new[begun] = True
+    is_written[place] = is_written[begun] = True
+    written = np.flatnonzero(is_written)
     ends = np.searchsorted(place, written, "right")
     starts = np.maximum(np.searchsorted(place, written), ends - HISTORY_MAX)
     length = ends - starts
@@ -146,8 +149,7 @@ def collect_histories(
     entries["item"] = updates.id_hash[updates.entity[rows[last]]]
     entries["seen_s"] = updates.event_columns[arrival[last], 0] // 1000
     entries["action"] = action[arrival[last]]
-    is_new = np.isin(written, position[slices[is_first]])
-    return HistoryWrites(written, length, is_new, entries.tobytes())
+    return HistoryWrites(written, length, is_new[written], entries.tobytes())
 
 
 class LatestItems(NamedTuple):

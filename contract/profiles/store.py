@@ -25,8 +25,11 @@ MergedOffsets = dict[int, dict[str, int]]  # bucket -> source -> the offset up t
 class ProfileStore(Protocol):
     """Stores profiles; implemented by `InMemoryProfileStore` and the worker's Redis store, under the same tests."""
 
-    def read(self, entities: Sequence[str]) -> Sequence[Slices]:
-        """The slices of each entity, in the order given; as `LoadedSlices` where the store has them as columns."""
+    def read(self, entities: Sequence[str], buckets: npt.NDArray[np.int64] | None = None) -> Sequence[Slices]:
+        """The slices of each entity, in the order given; as `LoadedSlices` where the store has them as columns.
+
+        `buckets`: of the entities, where the caller has them; otherwise they are hashed once more.
+        """
 
     def read_histories(self, users: Sequence[str]) -> LoadedHistories:
         """The histories and logins of each user (`user:ID`), in the order given."""
@@ -49,7 +52,7 @@ class InMemoryProfileStore:
         self.histories: dict[str, dict[str, bytes]] = {}
         self.offsets: MergedOffsets = {}
 
-    def read(self, entities: Sequence[str]) -> list[Slices]:
+    def read(self, entities: Sequence[str], buckets: npt.NDArray[np.int64] | None = None) -> list[Slices]:
         return [self.slices.get(entity, {}) for entity in entities]
 
     def read_histories(self, users: Sequence[str]) -> LoadedHistories:

@@ -90,6 +90,7 @@ class RedisPeopleStore:
 
     def __init__(self, *, client: RedisClient, prefix: str) -> None:
         self._client, self._prefix = client, prefix
+        self._keys = [[f"{prefix}{sample}:{{{bucket}}}:" for bucket in range(BUCKETS)] for sample in SAMPLES]
         self._salt, self._has_agreed = secrets.randbelow(SALTS), False
 
     def agree(self) -> None:
@@ -125,7 +126,7 @@ class RedisPeopleStore:
         key = np.cumsum(is_new_key) - 1
         first = np.flatnonzero(is_new_key)
         keys = [
-            f"{self._prefix}{SAMPLES[sample]}:{{{bucket}}}:{parts[item]}"
+            self._keys[sample][bucket] + parts[item]
             for sample, bucket, item in zip(
                 visits.sample[first].tolist(), visits.bucket[first].tolist(), visits.item[first].tolist(), strict=True
             )
@@ -145,7 +146,7 @@ class RedisPeopleStore:
         order = np.argsort(bucket, kind="stable")
         bounds = np.searchsorted(bucket[order], np.arange(BUCKETS + 1)).tolist()
         calls: list[tuple[list[str], list[Any]]] = [
-            ([f"{self._prefix}{SAMPLES[sample]}:{{{n}}}:{parts[i]}" for i in order[begin:end].tolist()], [])
+            ([self._keys[sample][n] + parts[i] for i in order[begin:end].tolist()], [])
             for n, (begin, end) in enumerate(pairwise(bounds))
             if begin < end
         ]

@@ -55,9 +55,11 @@ def collect_visits(updates: UpdateBatch, salt: int) -> Visits:
     code = encode_people(updates.id_hash[person], updates.id_hash[item], salt)
     rank = rank_visits(updates.event_columns[arrival[chosen], 0], code)
     bucket = updates.bucket[item]
-    order = np.lexsort((rank, code, item, sample, bucket))
+    # One number that ascends by bucket, sample, item and code, since sorting by each of them takes longer.
+    visit = (((bucket * len(SAMPLES) + sample) * len(updates.entities) + item) << CODE_BITS) | code
+    order = np.lexsort((rank, visit))
     is_latest = np.ones(len(order), np.bool_)
-    is_latest[:-1] = np.any([np.diff(column[order]) != 0 for column in (sample, item, code)], axis=0)
+    is_latest[:-1] = np.diff(visit[order]) != 0
     latest = order[is_latest]
     numbers, item = np.unique(item[latest], return_inverse=True)
     names = [updates.entities[number][len("item:") :] for number in numbers.tolist()]
@@ -69,7 +71,9 @@ def find_people(updates: UpdateBatch) -> npt.NDArray[np.int64]:
     user, address = updates.find_first("user"), updates.find_first("ip")
     if not len(updates.entity):
         return user
-    is_guest = np.array([entity.startswith(GUEST_ENTITY) for entity in updates.entities], np.bool_)
+    is_guest = np.zeros(len(updates.entities), np.bool_)
+    users = np.flatnonzero(updates.kind == USER)
+    is_guest[users] = [updates.entities[number].startswith(GUEST_ENTITY) for number in users.tolist()]
     row = np.where((user >= 0) & ~is_guest[updates.entity[user]], user, address)
     counts = (row >= 0) & ((user < 0) | updates.is_folded[user])
     return np.where(counts, updates.entity[row], -1)

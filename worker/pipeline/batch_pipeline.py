@@ -309,7 +309,7 @@ class BatchPipeline:
 
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
         with PROFILER("read profiles"):
-            slices = self._stores.profiles.read(updates.entities)
+            slices = self._stores.profiles.read(updates.entities, updates.bucket)
         self._history_check.observe(updates.entities, slices)
         with PROFILER("read fold"):
             return fold(slices, updates)

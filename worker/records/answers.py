@@ -3,6 +3,7 @@
 A new kind of answer is one more `AnswerKind` here and one more handler in `worker.scoring.handlers`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -56,7 +57,7 @@ class AnswerKind:
     `name`: the label of its metrics. `message`: the type of its messages, None if only its scored row is published.
     `topic`: a field of `TopicSettings`, empty if its messages are not published. `record_key`: the key of a message's
     record. `answers_erased`: events of an erased user are answered too; the claim is deleted once it is published.
-    `count`: further metrics of a published message.
+    `count`: further metrics of a batch's published messages.
     """
 
     name: str
@@ -67,7 +68,7 @@ class AnswerKind:
     claim: ClaimPolicy | None = None
     cache: CachePolicy | None = None
     answers_erased: bool = False
-    count: Callable[[Any], None] | None = None
+    count: Callable[[Iterable[Any]], None] | None = None
 
 
 class AnswerFields(NamedTuple):
@@ -116,8 +117,9 @@ def decide_conflict(decision: Decision) -> Decision:
     return replace(decision, action=action, reasons=(*decision.reasons, ID_TAKEN))
 
 
-def count_decision(decision: Decision) -> None:
-    metrics.DECISIONS.labels(decision.action).inc()
+def count_decisions(decisions: Iterable[Decision]) -> None:
+    for action, count in Counter(map(attrgetter("action"), decisions)).items():
+        metrics.DECISIONS.labels(action).inc(count)
 
 
 DECISION: Final = AnswerKind(
@@ -126,7 +128,7 @@ DECISION: Final = AnswerKind(
     topic="decisions",
     claim=ClaimPolicy("decision", "decided", decide_conflict),
     answers_erased=True,  # the shop waits for it
-    count=count_decision,
+    count=count_decisions,
 )
 LIST: Final = AnswerKind(
     name="list",

@@ -68,6 +68,4 @@ class BatchResults:
         for kind in kinds:
             metrics.ANSWERS.labels(kind.name).inc(counts[kind])
             if kind.count and counts[kind]:
-                for answer in self.answers:
-                    if answer.kind is kind:
-                        kind.count(answer.message)
+                kind.count(answer.message for answer in self.answers if answer.kind is kind)

@@ -10,7 +10,7 @@ writes an answer reads the mark of its user: see `worker.state.guarded_writer`.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from contract.errors import StaleState
@@ -54,7 +54,13 @@ class ErasureFence:
 
     def mark_key(self, user: str) -> str:
         """The key of a user's mark; a hash, since it outlives everything else of the user."""
-        return f"{self._prefix}erased:{hashlib.blake2b(user.encode(), digest_size=HASH_BYTES).hexdigest()}"
+        (key,) = self.mark_keys([user])
+        return key
+
+    def mark_keys(self, users: Iterable[str]) -> list[str]:
+        """`mark_key` of each, without the cost of a call for each."""
+        start, digest = f"{self._prefix}erased:", hashlib.blake2b
+        return [start + digest(user.encode(), digest_size=HASH_BYTES).hexdigest() for user in users]
 
     def mark(self, client: RedisClient, until_ms: Mapping[str, int], ttl_s: int) -> None:
         """Mark these users (by id) on a server where answers live for at most `ttl_s`; before these are deleted."""

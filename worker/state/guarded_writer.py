@@ -150,6 +150,8 @@ class GuardedWriter:
         """
         replies, marks = self._write(policy, writes, now_s), dict[str, int]()
         for number, reply in enumerate(replies):
+            if reply is None:  # nearly all
+                continue
             if isinstance(reply, list):
                 marks[writes[number].user] = int(reply[0])
                 replies[number] = None
@@ -197,7 +199,7 @@ class GuardedWriter:
         if not is_plain:
             columns += [known, times_ms, unreadable]
         if fenced:
-            keys += [*map(self._fence.mark_key, users), *(map(index.key, users) if index else keys)]
+            keys += [*self._fence.mark_keys(users), *(index.keys(users) if index else keys)]
         common = [len(chunk), now_s, EXPIRY_MARGIN_S, policy.ttl_s, policy.mode, len(columns)]
         return keys, [*common, *chain.from_iterable(zip(*columns, strict=True))]
 

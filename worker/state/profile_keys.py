@@ -29,11 +29,11 @@ class ProfileKeys:
         """The key of an entity's profile."""
         return self._profiles[bucket_of(entity)] + escape_entity(entity)
 
-    def profiles(self, entities: Sequence[str]) -> list[str]:
-        """The keys of entities' profiles."""
-        buckets = buckets_of(hash_texts(entities)).tolist()
+    def profiles(self, entities: Sequence[str], buckets: npt.NDArray[np.int64] | None = None) -> list[str]:
+        """The keys of entities' profiles, whose `buckets` may be known."""
+        buckets = buckets_of(hash_texts(entities)) if buckets is None else buckets
         parts = escape_entities(entities)
-        return [self._profiles[bucket] + part for bucket, part in zip(buckets, parts, strict=True)]
+        return [self._profiles[bucket] + part for bucket, part in zip(buckets.tolist(), parts, strict=True)]
 
     def histories(self, users: Sequence[str], buckets: Sequence[int] | None = None) -> list[str]:
         """The keys of the histories of users (`user:ID`), whose `buckets` may be known."""

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.errors import BadProfile, StaleState
 from contract.hashing import BUCKETS
@@ -89,11 +90,11 @@ class RedisProfileStore:
         if fields:
             self.client.pipeline([("HSET", self.log_starts_key, *fields)])
 
-    def read(self, entities: Sequence[str]) -> LoadedSlices:
+    def read(self, entities: Sequence[str], buckets: npt.NDArray[np.int64] | None = None) -> LoadedSlices:
         # One HGETALL each: in a script Redis would copy every slice twice more, into Lua and out again.
         command = None if self.generations is None else self.generations.serving_command
         try:
-            hashes, reply = self.client.read_hashes(self.keys.profiles(entities), command)
+            hashes, reply = self.client.read_hashes(self.keys.profiles(entities, buckets), command)
             self._check_generation(reply)
             check_lengths(hashes.lengths)
             check_layouts(hashes.values)

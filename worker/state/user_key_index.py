@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from contract.hashing import bucket_of
+from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.redis_keys import escape_id, escape_ids
 from contract.units import HOUR_MS
 from worker.ops import metrics
@@ -39,12 +39,17 @@ class UserKeyIndex:
         """`prefix`: of the keys of these sets."""
         self._client = client
         self._prefix = prefix
+        self._keys = [f"{prefix}{bucket}" for bucket in range(BUCKETS)]
         self._former_spans_s = sorted({-(-ttl_s // FORMER_SPANS) for ttl_s in former_ttls_s})
         self._clock_s = clock_s
 
     def key(self, user: str) -> str:
         """The set that lists a user's answers."""
-        return f"{self._prefix}{bucket_of(f'user:{user}')}"
+        return self._keys[bucket_of(f"user:{user}")]
+
+    def keys(self, users: Iterable[str]) -> list[str]:
+        """`key` of each."""
+        return [self._keys[bucket] for bucket in buckets_of(hash_texts([f"user:{user}" for user in users])).tolist()]
 
     @staticmethod
     def member(user: str, ident: str) -> str:

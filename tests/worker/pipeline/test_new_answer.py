@@ -68,7 +68,7 @@ class ReviewHandler:
             assert isinstance(review, Review)
             fake_review = review.rating / self.stars_max
             score = ReviewScore(event_id=review.event_id, user_id=review.user_id, fake_review=fake_review)
-            scores = {"fake_review": (fake_review,)}
+            scores: dict[str, tuple[float, ...]] = {"fake_review": (fake_review,)}
             scored = builder.build("review", batch.arrivals[row], groups, scores=scores, entities=entities)
             answers.append(Answer(self.kind, scored, score))
         return answers
