@@ -16,10 +16,12 @@ class TrainingConfig(Section):
     Fitting. `held_out`: the latest share of the examples, for validation and for the promotion gate. `patience`: epochs
     without gain before training stops. `balance`: how the losses of tasks become one step, by a name of
     `training.trainer.loss_balancing`, which only the training commands check. `focus`: how much more weight a task gets
-    after each epoch if held-out examples show that it is hard; 0 keeps the declared weights. `turns`: each step uses
-    one kind of rows alone (one data set, where tasks come from several), kind after kind. `stream_rows`: files with
-    more rows are not loaded into memory but streamed in each epoch. `threads` of torch; more than there are idle cores
-    is much slower. `device` for training; `precision` of matrix products, while weights, sums and losses stay float32.
+    after each epoch if held-out examples show that it is hard; 0 keeps the declared weights. `refit`: the network that
+    is kept has learned all examples, after the held-out ones have chosen the epochs; of examples in memory alone, and
+    not of a fit that starts from another network. `turns`: each step uses one kind of rows alone (one data set, where
+    tasks come from several), kind after kind. `stream_rows`: files with more rows are not loaded into memory but
+    streamed in each epoch. `threads` of torch; more than there are idle cores is much slower. `device` for training;
+    `precision` of matrix products, while weights, sums and losses stay float32.
 
     What comes next, learned from interactions (`fit --interactions`). `next_item_epochs`: passes over them at most; 0
     learns nothing from them but neighbours. `new_items_only`: lists should not have items that the user had, so these
@@ -42,6 +44,7 @@ class TrainingConfig(Section):
     weight_decay: NonNegativeNumber = 0.01
     patience: Positive = 2
     held_out: Share = 0.2
+    refit: bool = False
     seed: int = 7
     balance: str = "static"
     turns: bool = False

@@ -155,7 +155,8 @@ class HyperparameterSearch:
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return fit(self._examples, model_config, config, report_epoch, options).score
+        scored = config.model_copy(update={"refit": False})  # it does not change the score
+        return fit(self._examples, model_config, scored, report_epoch, options).score
 
     def _apply(self, values: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
         """The declared configuration with these values."""

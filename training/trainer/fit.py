@@ -3,6 +3,7 @@
 Each family of examples is split by time into training, calibration and validation parts. The validation part selects
 the epoch and gives the metrics; neither weights nor calibrators have seen it. Each epoch is scored after calibration,
 as the network would serve: overconfidence that calibration removes should not outweigh what the tasks have learned.
+With `refit` the network that is returned has then learned all examples, for as many epochs.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
@@ -27,7 +29,7 @@ from training.trainer.batching import alternate_batches, mix_batches, to_batch
 from training.trainer.calibration import calibrate
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
 from training.trainer.evaluation import Evaluation, compute_weighted_score, evaluate
-from training.trainer.learner import Learner
+from training.trainer.learner import Learner, copy_state
 from training.trainer.loss_balancing import prioritize_tasks
 from training.trainer.partition import TrainingData, prepare_data, split_held_out
 from training.trainer.training_state import TrainingState, compute_digest
@@ -53,7 +55,10 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The calibrated network of the best epoch, its metrics, why some tasks were excluded, and what it has learned."""
+    """The calibrated network of the best epoch, its metrics, why some tasks were excluded, and what it has learned.
+
+    With `refit` the metrics are those of the network before it, which has not seen the held-out part.
+    """
 
     network: Network
     optimizer: Mapping[str, Any]
@@ -119,6 +124,10 @@ def fit(
     evaluation = merge_evaluations(evaluate(network, validation), worse_shares)
     optimizer = state.best.optimizer if groups is None else {}  # updates train other parameters than a transfer does
     trained = transfer.drop_frozen_labels(data.statistics_sample) if transfer else data.statistics_sample
+    if config.refit and not transfer and isinstance(examples, Examples):
+        trained = examples.for_tasks(network.tasks)
+        learner = refit(state, trained, config, options)
+        network, optimizer = learner.network, copy_state(learner.optimizer.state_dict())
     return FitResult(
         network=network.cpu().requires_grad_(True),
         optimizer=optimizer,
@@ -128,6 +137,32 @@ def fit(
         learned=measure_learned(trained),
         profile_share=measure_profile_share(data.statistics_sample),
     )
+
+
+def refit(state: TrainingState, examples: Examples, config: TrainingConfig, options: FitOptions) -> Learner:
+    """A new network, trained on all `examples` up to the best epoch of `state`, with the calibrators of its network.
+
+    The latest examples say most about what comes next, and are many of a small table. Nothing is left to choose the
+    epoch or to fit calibrators by, so both are those that the held-out part gave.
+    """
+    network, epochs = state.learner.network, state.epochs_done - state.best.epochs_without_gain
+    torch.manual_seed(config.seed)  # also after a resumption: equal seeds give equal weights
+    new = build_network(examples, network.config).to(options.process_group.device)
+    learner = Learner(network=new, config=config, process_group=options.process_group)
+    learner.weights = dict(state.learner.weights)
+    data = TrainingData(
+        statistics_sample=examples,
+        held_out=examples.take(np.arange(0)),
+        chunks=lambda rng: [examples],
+        rows=len(examples),
+        left_out={},
+    )
+    rng = np.random.default_rng(config.seed)
+    for _ in range(epochs):
+        train_epoch(learner, data, config, rng, options.progress)
+    new.calibrators.load_state_dict(network.calibrators.state_dict())
+    new.eval()
+    return learner
 
 
 def run_epoch(

@@ -1,8 +1,9 @@
 """Defaults that suit the size of the data: what the settings leave open is chosen by the number of rows.
 
 Few rows need more passes over smaller batches, and a network that cannot fit noise: dropout, weight decay, and members
-that are averaged. Numbers in bins give it the steps that trees find at once. Many rows need none of that, and serving
-is cheaper without. What `shop.toml` declares is never changed.
+that are averaged. Numbers in bins give it the steps that trees find at once. A fifth of few rows is too much to learn
+nothing from, so the held-out part is learned at last. Many rows need none of that, and fitting and serving are cheaper
+without. What `shop.toml` declares is never changed.
 """
 
 from typing import Any, Final, NamedTuple
@@ -23,12 +24,12 @@ SIZES: Final = (
     SizeDefaults(
         20_000,
         {"embedding": 8, "expert": 32, "tower": 16, "factors": 8, "bins": 16, "members": 4, "dropout": 0.2},
-        {"batch": 128, "epochs": 20, "patience": 4, "learning_rate": 0.002, "weight_decay": 0.05},
+        {"batch": 128, "epochs": 20, "patience": 4, "learning_rate": 0.002, "weight_decay": 0.05, "refit": True},
     ),
     SizeDefaults(
         100_000,
         {"embedding": 8, "expert": 32, "tower": 16, "factors": 8, "bins": 24, "members": 4, "dropout": 0.15},
-        {"batch": 256, "epochs": 12, "patience": 3, "learning_rate": 0.002, "weight_decay": 0.03},
+        {"batch": 256, "epochs": 12, "patience": 3, "learning_rate": 0.002, "weight_decay": 0.03, "refit": True},
     ),
     SizeDefaults(
         400_000,

@@ -7,9 +7,10 @@ from model.checkpoint import hash_weights
 from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
 from tests.training.examples import PLAN, make_examples, make_rows
 from training.data.examples import Examples, from_rows
+from training.data.learned_until import measure_learned
 from training.data.split import find_learnable, split_by_time
 from training.trainer.evaluation import compute_weighted_score, evaluate
-from training.trainer.fit import Epoch, FitResult, fit
+from training.trainer.fit import Epoch, FitOptions, FitResult, fit
 from training.trainer.partition import split_held_out
 
 
@@ -143,6 +144,35 @@ def test_encoders_see_no_held_out_values(seed: int) -> None:
     numbers = run_fit(examples, epochs=1).network.statistics.numbers
 
     assert max(column.high for group in numbers.values() for column in group) < 1e6
+
+
+def test_a_refit_learns_the_held_out_examples_too(seed: int) -> None:
+    examples = make_examples(300, seed)
+    late = split_by_time(examples, PLAN.held_out).validation
+    for block in examples.blocks.values():
+        block.numbers[late] = 1e6
+
+    actual = fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 1, "refit": True}), lambda epoch: None)
+
+    numbers = actual.network.statistics.numbers
+    assert max(column.high for group in numbers.values() for column in group) == 1e6
+    assert actual.learned == measure_learned(examples)
+
+
+def test_a_refit_has_the_epochs_and_calibrators_that_held_out_examples_chose() -> None:
+    examples, reported, steps = make_examples(300, 3), list[Epoch](), list[int]()
+    config = PLAN.model_copy(update={"epochs": 40, "learning_rate": 0.03})
+    options = FitOptions(progress=lambda done, total, losses: steps.append(len(reported)))
+
+    before = fit(examples, SHAPE, config, lambda epoch: None)
+    after = fit(examples, SHAPE, config.model_copy(update={"refit": True}), reported.append, options)
+
+    best = [epoch.score for epoch in reported].index(before.score) + 1
+    assert steps.count(len(reported)) == best * -(-len(examples) // config.batch)
+    assert (after.score, after.evaluation) == (before.score, before.evaluation)
+    for task in TASKS:
+        assert after.network.calibrator(task).values.equal(before.network.calibrator(task).values)
+    assert hash_weights(after.network.state_dict()) != hash_weights(before.network.state_dict())
 
 
 def test_alternating_batches_learn_every_task() -> None:

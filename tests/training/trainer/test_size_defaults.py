@@ -25,6 +25,7 @@ def test_fewer_rows_get_more_passes_smaller_batches_and_more_regularisation() ->
     assert [config.epochs for _, config in chosen] == [20, 12, 8, 4]
     assert [config.batch for _, config in chosen] == [128, 256, 512, 512]
     assert [model.dropout for model, _ in chosen] == [0.2, 0.15, 0.1, 0.0]
+    assert [config.refit for _, config in chosen] == [True, True, False, False]
 
 
 def test_many_rows_get_the_defaults_of_the_settings() -> None:

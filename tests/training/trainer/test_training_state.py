@@ -33,10 +33,12 @@ def fit_epochs(
 
 
 @pytest.mark.parametrize(
-    ("balance", "focus"), [("static", 0.0), ("uncertainty", 0.0), ("dwa", 0.0), ("pcgrad", 0.0), ("static", 2.0)]
+    "changes",
+    [{}, {"balance": "uncertainty"}, {"balance": "dwa"}, {"balance": "pcgrad"}, {"focus": 2.0}, {"refit": True}],
+    ids=str,
 )
-def test_an_interrupted_run_resumes_to_the_same_weights(balance: str, focus: float, tmp_path: Path) -> None:
-    config, path = SHORT_CONFIG.model_copy(update={"balance": balance, "focus": focus}), tmp_path / "state.pt"
+def test_an_interrupted_run_resumes_to_the_same_weights(changes: dict[str, object], tmp_path: Path) -> None:
+    config, path = SHORT_CONFIG.model_copy(update=changes), tmp_path / "state.pt"
     whole, epochs = fit_epochs(config, None)
 
     with pytest.raises(SimulatedCrash):
