@@ -109,6 +109,10 @@ BENCHES: Final = {
     "catalogue": Bench(
         "performance.catalogue", "a worker with a million items: time until ready and memory, also during a swap"
     ),
+    "retrieval": Bench(
+        "performance.retrieval",
+        "items nearest to users among up to a million: time and recall of the index, compared with the exact product",
+    ),
     "learning": Bench(
         "quality.online_learning.command",
         "gain of incremental training under drift, compared with a frozen model and a daily retrain",

@@ -78,6 +78,7 @@ class ScoreWorker:
             folder=open_folder(settings.bundle_store or settings.bundles),
             features=features,
             graphs=handlers.needed_graphs,
+            index_from_items=settings.lists.index_from_items if handlers.build_refresher else 0,
         )
         encoder = Encoder(features, count_absent)
         self._event_topics, readers = settings.event_topics(), make_event_readers(settings)

@@ -16,6 +16,7 @@ from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
 from worker.retrieval.histories import from_recent
+from worker.retrieval.item_search import select_found
 from worker.retrieval.kernels import find_strongest
 from worker.retrieval.nearest import find_nearest
 from worker.retrieval.popularity import Popularity
@@ -65,6 +66,7 @@ def warm_up_retrieval() -> None:
     table = ItemTable(neighbours, neighbours, np.ones((1, 1), np.float32), counts, counts)
     history, no_rows = np.zeros((1, 1), np.int64), np.zeros(0, np.int64)
     find_nearest(table.vectors, table.vectors, np.zeros(1, np.float32), (no_rows, no_rows), 1)
+    select_found(history, table.vectors.copy(), np.zeros(1, np.float32), (no_rows, no_rows), 1)
     find_strongest(history, tuple(neighbours), HISTORY_MAX, np.ones(1, np.bool_), no_rows, np.zeros(2, np.int64), 1)
     build_features(table, history, table.vectors, history[0], starts)
 

@@ -41,6 +41,7 @@ class ListSettings(Section):
     list, 0 for no limit. `shed_ms`: events that waited longer than this in Kafka trigger no new list, 0 for never.
     `item_lists_ms`: of each second, for lists of items, 0 for none.
     `trending_half_life_s`: in event time, of the weight of a person's latest visit to an item.
+    `index_from_items`: items of a bundle from which on vectors are searched by an index, 0 for never.
     `rules`: the file of list rules, see `contract.settings.list_rules`; empty: none.
     """
 
@@ -59,6 +60,7 @@ class ListSettings(Section):
     shed_ms: NonNegative = 0
     item_lists_ms: Annotated[int, Field(ge=0, le=500)] = 20
     trending_half_life_s: Annotated[int, Field(ge=60, le=30 * 86_400)] = 6 * 3_600
+    index_from_items: NonNegative = 100_000
     rules: str = ""
 
 

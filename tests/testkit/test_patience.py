@@ -19,7 +19,7 @@ STILL_S = 90.0
 POLL_S = 10.0
 
 
-class SteppedClock:
+class WaitClock:
     """Seconds that only the waits of a run move on."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class SteppedClock:
         return self.now_s
 
 
-class Reader:
+class SlowJoiner:
     """A joiner that has a log to read again, and an audit that finds it lagging until then."""
 
     def __init__(self, *, unread: int, per_poll: int) -> None:
@@ -47,13 +47,13 @@ class Reader:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SteppedClock:
-    clock = SteppedClock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> WaitClock:
+    clock = WaitClock()
     monkeypatch.setattr(chaos_run, "Patience", partial(Patience, clock_s=clock))
     return clock
 
 
-def catch_up(reader: Reader, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def catch_up(reader: SlowJoiner, clock: WaitClock, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a run finds lagging at last; each of its waits takes `POLL_S` and lets the joiner read."""
 
     def wait(*_: object) -> None:
@@ -69,19 +69,19 @@ def catch_up(reader: Reader, clock: SteppedClock, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_joiner_that_reads_a_log_again_slowly_is_waited_for(
-    clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    clock: WaitClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert catch_up(Reader(unread=1_000, per_poll=50), clock, monkeypatch) == []
+    assert catch_up(SlowJoiner(unread=1_000, per_poll=50), clock, monkeypatch) == []
     assert clock.now_s > STILL_S
 
 
-def test_what_stands_still_is_given_up(clock: SteppedClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert catch_up(Reader(unread=1_000, per_poll=0), clock, monkeypatch) != []
+def test_what_stands_still_is_given_up(clock: WaitClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert catch_up(SlowJoiner(unread=1_000, per_poll=0), clock, monkeypatch) != []
     assert clock.now_s == STILL_S + POLL_S
 
 
-def test_what_advances_and_never_arrives_is_given_up(clock: SteppedClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert catch_up(Reader(unread=1_000_000, per_poll=1), clock, monkeypatch) != []
+def test_what_advances_and_never_arrives_is_given_up(clock: WaitClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert catch_up(SlowJoiner(unread=1_000_000, per_poll=1), clock, monkeypatch) != []
     assert clock.now_s == SHARES * STILL_S + POLL_S
 
 

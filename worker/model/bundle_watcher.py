@@ -38,14 +38,15 @@ class BundleWatcher:
         folder: Folder,
         features: FeatureSet,
         graphs: Sequence[str] = (),
+        index_from_items: int = 0,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`graphs`: those without which the lane's answers are degraded."""
+        """`graphs`: those without which the lane's answers are degraded. `index_from_items`: 0 for no index."""
         self._folder, self._graphs = folder, graphs
         self._pointers = Pointers(folder)
         self._clock_s = clock_s
         self._reminder_due_s = -1.0
-        self._features = features
+        self._features, self._index_from_items = features, index_from_items
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bundles")
         self._serving_loader = BundleLoader(self._load)
         self._trial_loader = BundleLoader(self._load)
@@ -166,7 +167,13 @@ class BundleWatcher:
         return [model for model in self.active.models if model]
 
     def _load(self, version: str) -> Future[Model]:
-        return self._executor.submit(lambda: Model(read_bundle(self._folder, version), self._features))
+        return self._executor.submit(self._load_model, version)
+
+    def _load_model(self, version: str) -> Model:
+        model = Model(read_bundle(self._folder, version), self._features)
+        if model.next_item and 0 < self._index_from_items <= len(model.next_item.vectors.vectors):
+            model.next_item.index_vectors()
+        return model
 
 
 class BundleLoader:

@@ -10,6 +10,8 @@ from contract.errors import BadBundle
 from contract.retrieval.features import FEATURES
 from worker.model.bundle_parts import Arrays, GraphSession, reject_on_error
 from worker.model.item_tables import NeighbourTable, VectorTable, read_other_neighbours, read_vectors
+from worker.model.vector_index import VectorIndex, build_index
+from worker.ops import metrics
 
 GRAPHS: Final = ("sequence", "ranker")
 FILES: Final = (*(f"{name}.onnx" for name in GRAPHS), "vectors.npz")
@@ -18,7 +20,10 @@ LENGTH_MAX: Final = 64  # latest events of a history that are read, unless the g
 
 
 class NextItemModel:
-    """Encodes histories and ranks candidates. `other_neighbours`: a second source of neighbours, None for none."""
+    """Encodes histories and ranks candidates. `other_neighbours`: a second source of neighbours, None for none.
+
+    `index`: of the vectors, None until one is built.
+    """
 
     def __init__(
         self,
@@ -30,6 +35,7 @@ class NextItemModel:
     ) -> None:
         self._sequence, self._ranker = sequence, ranker
         self.vectors, self.other_neighbours = vectors, other_neighbours
+        self.index: VectorIndex | None = None
         length = sequence.inputs["rows"][1]
         self._fixed_length = length if isinstance(length, int) else None
         self.history_max = self._fixed_length or LENGTH_MAX
@@ -50,8 +56,14 @@ class NextItemModel:
         for begin in range(0, len(order), USERS_PER_RUN):
             chosen = order[begin : begin + USERS_PER_RUN]
             users[chosen] = self._encode_chunk(rows[chosen], actions[chosen], ages[chosen], int(lengths[chosen[-1]]))
-        users[~np.isfinite(users).all(1)] = 0
+        is_finite = np.isfinite(users).all(1)
+        users[~is_finite] = 0
+        metrics.NON_FINITE_VECTORS.inc(int((~is_finite).sum()))
         return users
+
+    def index_vectors(self) -> None:
+        """Build the index, for seconds: 10 for a million items. Without one the search is exact."""
+        self.index = build_index(self.vectors.vectors)
 
     def rank(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The score of each candidate (P,) from its features (P, F)."""

@@ -131,6 +131,19 @@ LIST_RULES_REFUSED: Final = gauge("list_rules_refused", "1 while the file of lis
 LIST_RULES_UNKNOWN: Final = gauge("list_rules_unknown", "Names in list rules that the catalogue does not have.")
 LIST_RULE_ITEMS: Final = counter("list_rule_items_total", "Items that a list rule put where they are.", "rule")
 LISTS_ALL_EXCLUDED: Final = counter("lists_all_excluded_total", "Lists for which rules leave no item.", "answer")
+RETRIEVAL_RECALL: Final = gauge(
+    "retrieval_recall", "Share of the items nearest to users that the index found, 1 for an exact search."
+)
+RETRIEVAL_INDEX_ITEMS: Final = gauge("retrieval_index_items", "Items in the index, 0 for an exact search.")
+RETRIEVAL_INDEX_FAILURES: Final = counter(
+    "retrieval_index_failures_total", "Indexes that were given up for an exact search, by reason.", "reason"
+)
+RETRIEVAL_EXACT_USERS: Final = counter(
+    "retrieval_exact_users_total", "Users searched exactly since the index found too few items."
+)
+NON_FINITE_VECTORS: Final = counter(
+    "non_finite_vectors_total", "Vectors of users that were not finite; they get no items by vector."
+)
 LIST_AGE_SECONDS: Final = histogram(
     "list_age_seconds",
     "From the time of a user's event until the list that reflects it is in Redis.",

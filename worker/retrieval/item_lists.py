@@ -14,7 +14,7 @@ from worker.catalogue.item_index import ItemNumbers
 from worker.model.item_tables import NeighbourTable
 from worker.model.onnx_model import Model
 from worker.retrieval.bundle_items import BundleItems
-from worker.retrieval.nearest import find_nearest
+from worker.retrieval.item_search import ItemSearch
 
 FUSION_RANK: Final = 60
 NEIGHBOUR, VECTOR, TOGETHER = "neighbour", "vector", "together"
@@ -48,7 +48,9 @@ class ItemLists:
         self.version = model.version
         self._catalogue, self._length = catalogue, length
         self._neighbours, self._together = model.neighbours, model.together
-        self._vectors = model.next_item.vectors.vectors if model.next_item else None
+        next_item = model.next_item
+        self._vectors = next_item.vectors.vectors if next_item else None
+        self._search = ItemSearch(next_item.vectors.vectors, next_item.index) if next_item else None
         self._index_items()
 
     def refresh(self, is_shown: npt.NDArray[np.bool_]) -> None:
@@ -57,8 +59,8 @@ class ItemLists:
         if self._items.items_known != len(self._catalogue):
             self._index_items()
         number = self._items.number[:-1]
-        is_available = (number >= 0) & is_shown[number]
-        self._penalty = np.where(is_available, 0, -np.inf).astype(np.float32)
+        if self._search:
+            self._search.follow((number >= 0) & is_shown[number])
 
     def rank_similar(self, numbers: ItemNumbers) -> list[ItemRanking]:
         """The similar items of each of these items."""
@@ -89,9 +91,9 @@ class ItemLists:
         """The rows (N, length) nearest to each of these rows by vector, without itself; -1 after the last."""
         nearest = np.full((len(rows), self._length), -1, np.int64)
         known = np.flatnonzero(rows >= 0)
-        if self._vectors is not None and len(known):
+        if self._search and self._vectors is not None and len(known):
             own = np.arange(len(known)), rows[known]
-            nearest[known] = find_nearest(self._vectors[rows[known]], self._vectors, self._penalty, own, self._length)
+            nearest[known] = self._search.find(self._vectors[rows[known]], own, self._length)
         return nearest
 
     def _in_order(self, neighbours: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]) -> list[int]:

@@ -2,6 +2,7 @@
 
 Many users and a few thousand items at a time are one matrix product, whose result stays in the processor's cache. A
 compiled pass keeps the largest scores of each user; nearly all items cost a comparison with the least one kept.
+`worker.retrieval.item_search` has an index take its place in large catalogues.
 """
 
 from typing import Final

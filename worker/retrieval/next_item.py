@@ -20,8 +20,8 @@ from worker.model.item_tables import NeighbourTable
 from worker.model.next_item_model import NextItemModel
 from worker.retrieval.bundle_items import BundleItems
 from worker.retrieval.co_visitation import WeightedNeighbours
+from worker.retrieval.item_search import ItemSearch
 from worker.retrieval.kernels import find_strongest
-from worker.retrieval.nearest import find_nearest
 from worker.retrieval.new_items import NewItemVectors
 from worker.rules.kind_rules import KindRules
 
@@ -56,6 +56,7 @@ class NextItemSource:
         )
         self._items = BundleItems(neighbours.hashes, catalogue)
         self._new_items, self._puts = NewItemVectors(model.vectors.vectors, catalogue), -1
+        self.search = ItemSearch(model.vectors.vectors, model.index)
         self.refresh()
 
     def refresh(self, rules: KindRules | None = None) -> None:
@@ -69,7 +70,7 @@ class NextItemSource:
         self._is_available = (number >= 0) & self._catalogue.in_stock[number]
         if rules:
             self._is_available &= ~rules.is_excluded[number]
-        self._penalty = np.where(self._is_available, 0, -np.inf).astype(np.float32)
+        self.search.follow(self._is_available, self._table.vectors)
 
     def retrieve(
         self, histories: LatestItems, now_ms: npt.NDArray[np.int64], bought: ItemNumbers, starts: Rows, count_max: int
@@ -86,9 +87,7 @@ class NextItemSource:
         excluded_users = np.repeat(np.arange(len(rows)), np.diff(starts))
         count = max(int(count_max * SHARE), 1)
         known = excluded >= 0
-        nearest = find_nearest(
-            users, self._table.vectors, self._penalty, (excluded_users[known], excluded[known]), count
-        )
+        nearest = self.search.find(users, (excluded_users[known], excluded[known]), count)
         of_bundle = np.where(excluded < len(self._table.counts), excluded, -1)
         neighbours, other = (
             find_strongest(rows, tuple(source), HISTORY_MAX, self._is_available, of_bundle, starts, count)

@@ -35,6 +35,7 @@ from worker.retrieval.candidate_generator import CandidateGenerator
 from worker.retrieval.co_visitation import ItemNeighbours
 from worker.retrieval.exploration import FreshItems
 from worker.retrieval.histories import BatchHistories
+from worker.retrieval.item_search import report_searches
 from worker.retrieval.next_item import NextItemSource
 from worker.retrieval.popularity import Popularity
 from worker.rules.list_rules import ListRules
@@ -143,6 +144,7 @@ class ListRefresher:
         personal = self.rules.of("personal")
         for source in self._next_item_sources.values():
             source.refresh(personal)
+        report_searches([source.search for source in self._next_item_sources.values()], now_ms)
         self._fresh_items.refresh(self._stream_ms)
         if self._stream_ms:
             self.popularity.sweep(profiles, self._stream_ms)
