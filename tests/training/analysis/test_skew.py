@@ -253,8 +253,9 @@ def test_the_command_reads_both_logs_and_reports_differences(
     assert printed["left_out"] == {"unreadable": 1, "of erased people": erased}
     assert printed["begins_late"] == []
 
-    # and a wrongly served row gives another exit code
-    send_values(embedded_kafka, names["scored"], [to_msgpack(replace(rows[-1], groups=rows[0].groups))])
+    # and a wrongly served row of a user who is not erased gives another exit code
+    latest = [row for row in rows if row.user_id != "u0"][-1]
+    send_values(embedded_kafka, names["scored"], [to_msgpack(replace(latest, groups=rows[0].groups))])
     assert run(parse_arguments(["skew", "--share", "1"]), settings, FEATURES) == EXIT_DIFFERENT
 
 
