@@ -81,12 +81,12 @@ def measure_size(items: int, spread: float, seed: int) -> SizeRow:
     for is_available in (np.ones(items, np.bool_), np.random.default_rng(seed).random(items) < 0.5):
         exact.follow(is_available)
         search.follow(is_available)
-        for one in (exact, search):
-            one.find(users[:1], NONE, COUNT)
+        for item_search in (exact, search):
+            item_search.find(users[:1], NONE, COUNT)
         expected, exact_s = measure_cpu_s(lambda: exact.find(users, NONE, COUNT))
-        found, index_s = measure_cpu_s(lambda: search.find(users, NONE, COUNT))
+        found_rows, index_s = measure_cpu_s(lambda: search.find(users, NONE, COUNT))
         times += [1000 * exact_s / USERS, 1000 * index_s / USERS]
-        recalls.append(measure_recall(found, expected))
+        recalls.append(measure_recall(found_rows, expected))
     return SizeRow(
         items=items,
         build_s=round(build_s, 2),

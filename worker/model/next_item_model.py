@@ -62,7 +62,7 @@ class NextItemModel:
         return users
 
     def index_vectors(self) -> None:
-        """Build the index, for seconds: 10 for a million items. Without one the search is exact."""
+        """Build the index, for seconds: 18 of CPU for a million items. Without one the search is exact."""
         self.index = build_index(self.vectors.vectors)
 
     def rank(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

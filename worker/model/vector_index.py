@@ -17,6 +17,7 @@ from worker.ops import metrics
 
 log = logging.getLogger(__name__)
 LISTS: Final = 4  # times the root of the number of items
+ROWS_PER_LIST_MIN: Final = 8
 ROWS_PER_CENTROID: Final = 32  # that the centroids are learned from: more add seconds and hardly any recall
 ITERATIONS: Final = 8
 PROBES_MIN: Final = 8
@@ -33,20 +34,21 @@ class BrokenIndex(Exception):
 
 
 class VectorIndex:
-    """Finds most of the nearest rows. `probes`: lists that a search reads, of `lists`.
+    """Finds most of the nearest rows. `probes`: lists that a search for `NEAREST` rows reads, of `lists`.
 
     Raises `BrokenIndex` unless it holds every finite vector (M, d) and has a recall of `RECALL_AIM` on vectors between
     items while it reads at most half of the lists. One thread uses it at a time.
     """
 
     def __init__(self, vectors: Vectors, seed: int = 1) -> None:
+        logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which instruction sets it tries
         import faiss
 
-        self._faiss = faiss
+        self._faiss: Any = faiss  # whose own types lack the arguments that its wrappers take
         faiss.omp_set_num_threads(1)  # for this thread: the other cores belong to other workers
         rows = np.flatnonzero(np.isfinite(vectors).all(1))
         self.row_count, self.item_count = len(vectors), len(rows)
-        self.lists = max(int(LISTS * np.sqrt(len(rows))), 1)
+        self.lists = max(min(int(LISTS * np.sqrt(len(rows))), len(rows) // ROWS_PER_LIST_MIN), 1)
         self.probes = min(PROBES_MIN, self.lists)
         finite = vectors if len(rows) == len(vectors) else vectors[rows]
         self._index = self._fill(finite, rows, seed)
@@ -58,17 +60,19 @@ class VectorIndex:
             return None
         return self._faiss.IDSelectorBitmap(np.packbits(is_available, bitorder="little"))
 
-    def search(self, users: Vectors, count: int, selector: Any = None) -> Rows:
+    def search(self, users: Vectors, count: int, selector: Any = None, reach: float = NEAREST) -> Rows:
         """About the nearest rows (U, count) of each user (U, d), best first, -1 after the last.
 
+        `reach`: how many of all rows are nearer than the last one wanted; more than `NEAREST` take more lists.
         Raises `BrokenIndex` for rows that do not exist.
         """
         self._faiss.omp_set_num_threads(1)
-        options = self._faiss.SearchParametersIVF(nprobe=self.probes, sel=selector)
-        found: Rows = self._index.search(users, count, params=options)[1]
-        if found.size and not (found.min() >= -1 and found.max() < self.row_count):
-            raise BrokenIndex(f"Rows should be below {self.row_count}. Found {found.min()} to {found.max()}.")
-        return found
+        probes = min(int(np.ceil(self.probes * max(reach / NEAREST, 1))), self.lists)
+        options = self._faiss.SearchParametersIVF(nprobe=probes, sel=selector)
+        found_rows: Rows = self._index.search(users, count, params=options)[1]
+        if found_rows.size and not (found_rows.min() >= -1 and found_rows.max() < self.row_count):
+            raise BrokenIndex(f"Rows should be below {self.row_count}. Found {found_rows.min()} to {found_rows.max()}.")
+        return found_rows
 
     def widen(self) -> bool:
         """Read twice as many lists from now on; False where these would be more than half."""
@@ -103,10 +107,12 @@ class VectorIndex:
         return recall
 
 
-def measure_recall(found: Rows, exact: Rows) -> float:
+def measure_recall(found_rows: Rows, exact: Rows) -> float:
     """The share of the exact rows (U, K; -1: none) that were found too; 1 where there are none."""
     is_item = exact >= 0
-    shared = sum(len(np.intersect1d(own[has], other)) for own, other, has in zip(exact, found, is_item, strict=True))
+    shared = sum(
+        len(np.intersect1d(own[has], other)) for own, other, has in zip(exact, found_rows, is_item, strict=True)
+    )
     return shared / int(is_item.sum()) if is_item.any() else 1.0
 
 

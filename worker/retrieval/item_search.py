@@ -21,7 +21,7 @@ MEASURED_USERS: Final = 4  # at a time: 20 ms with a million items
 MEASURE_INTERVAL_MS: Final = 5_000
 MEASURED_MIN: Final = 32  # users whose mean recall is told
 RECALL_MIN: Final = 0.95
-SPARE: Final = 4  # of `count`, one in so many more is fetched: half precision may swap the last ones
+SPARE: Final = 4  # of `count` a quarter more is fetched: half precision may swap the last ones
 
 
 class ItemSearch:
@@ -36,6 +36,7 @@ class ItemSearch:
         self._latest: tuple[Vectors, Rows, Pairs] | None = None
         self._recalls = list[float]()
         self._selector: Any = None
+        self._available_share = 1.0
         self._measure_due_ms = 0
         self.recall = index.recall if index else 1.0
 
@@ -50,6 +51,7 @@ class ItemSearch:
         """
         self._vectors = self._vectors if vectors is None else vectors
         self._penalty = np.where(is_available, 0, -np.inf).astype(np.float32)
+        self._available_share = float(is_available.mean()) if len(is_available) else 1.0
         if self.index:
             self._selector = self.index.select(is_available[: self.index.row_count])
 
@@ -76,10 +78,10 @@ class ItemSearch:
         if self.index is None or self._latest is None or now_ms < self._measure_due_ms:
             return
         self._measure_due_ms = now_ms + MEASURE_INTERVAL_MS
-        users, found, excluded = self._latest
+        users, found_rows, excluded = self._latest
         self._latest = None
-        exact = self._find_exactly(users, excluded, found.shape[1])
-        self._recalls += [measure_recall(found[[u]], exact[[u]]) for u in range(len(users))]
+        exact = self._find_exactly(users, excluded, found_rows.shape[1])
+        self._recalls += [measure_recall(found_rows[[u]], exact[[u]]) for u in range(len(users))]
         if len(self._recalls) < MEASURED_MIN:
             return
         self.recall = float(np.mean(self._recalls))
@@ -96,11 +98,14 @@ class ItemSearch:
         for begin in range(0, len(searched), USERS_PER_PRODUCT):
             chunk = searched[begin : begin + USERS_PER_PRODUCT]
             own = take_pairs(excluded, chunk, len(users))
-            most = int(np.bincount(own[0]).max(initial=0))
-            found = index.search(users[chunk], count + count // SPARE + min(most, count), self._selector)
-            found = np.concatenate([found, self._find_further(index.row_count, users[chunk], own, count)], axis=1)
-            scores = np.matmul(self._vectors[found], users[chunk, :, None])[:, :, 0]
-            nearest[chunk] = select_found(found, scores, self._penalty, own, count)
+            wanted = count + min(int(np.bincount(own[0]).max(initial=0)), count)
+            reach = wanted / max(self._available_share, 1 / len(self._vectors))
+            found_rows = index.search(users[chunk], wanted + count // SPARE, self._selector, reach)
+            found_rows = np.concatenate(
+                [found_rows, self._find_further(index.row_count, users[chunk], own, count)], axis=1
+            )
+            scores = np.matmul(self._vectors[found_rows], users[chunk, :, None])[:, :, 0]
+            nearest[chunk] = select_found(found_rows, scores, self._penalty, own, count)
         return nearest
 
     def _find_further(self, first: int, users: Vectors, excluded: Pairs, count: int) -> Rows:
@@ -140,7 +145,7 @@ def take_pairs(pairs: Pairs, chosen: Rows, user_count: int) -> Pairs:
 
 
 @jit
-def select_found(found: Any, scores: Any, penalty: Any, excluded: Any, count: int) -> Any:
+def select_found(found_rows: Any, scores: Any, penalty: Any, excluded: Any, count: int) -> Any:
     """The rows (U, count) of the largest `scores` among those found (U, K; -1: none), best first; ties by row.
 
     `scores` is written to. penalty (M,) and `excluded` as `find_nearest` takes them.
@@ -148,15 +153,15 @@ def select_found(found: Any, scores: Any, penalty: Any, excluded: Any, count: in
     excluded_users, excluded_rows = excluded
     for n in range(len(excluded_users)):
         u = excluded_users[n]
-        for k in range(found.shape[1]):
-            if found[u, k] == excluded_rows[n]:
+        for k in range(found_rows.shape[1]):
+            if found_rows[u, k] == excluded_rows[n]:
                 scores[u, k] = -np.inf
-    rows = np.full((len(found), count), -1, np.int64)
+    rows = np.full((len(found_rows), count), -1, np.int64)
     best = np.full(count, -np.inf, np.float32)
-    for u in range(len(found)):
+    for u in range(len(found_rows)):
         best[:] = -np.inf
-        for k in range(found.shape[1]):
-            row, score = found[u, k], scores[u, k]
+        for k in range(found_rows.shape[1]):
+            row, score = found_rows[u, k], scores[u, k]
             if row < 0 or not score + penalty[row] > -np.inf:
                 continue
             place = count

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def make_users(rng: np.random.Generator, vectors: np.ndarray) -> np.ndarray:
     """Users near an item; the first one has no vector."""
     users = vectors[rng.integers(0, ITEMS, USERS)] + rng.normal(size=(USERS, WIDTH)) * 0.5 / np.sqrt(WIDTH)
     users[0] = 0
-    return users.astype(np.float32)
+    return np.asarray(users, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -80,21 +81,21 @@ def test_the_index_finds_nearly_all_of_the_nearest_items_and_none_that_is_masked
     search = ItemSearch(vectors, index)
     search.follow(is_available)
     # when
-    found = search.find(users, excluded, COUNT)
+    found_rows = search.find(users, excluded, COUNT)
     # then
     exact = find_nearest(users, vectors, make_penalty(is_available), excluded, COUNT)
-    print(f"recall {measure_recall(found, exact):.4f} with seed {SEED}")
-    assert measure_recall(found, exact) > 0.95
+    print(f"recall {measure_recall(found_rows, exact):.4f} with seed {SEED}")
+    assert measure_recall(found_rows, exact) > 0.95
     assert search.index is index
-    assert (found[0] == -1).all()
-    assert (found[1:] >= 0).all()
-    assert is_available[found[1:]].all()
+    assert (found_rows[0] == -1).all()
+    assert (found_rows[1:] >= 0).all()
+    assert is_available[found_rows[1:]].all()
     pairs = set(zip(excluded[0].tolist(), excluded[1].tolist(), strict=True))
-    assert not any((u, row) in pairs for u in range(1, USERS) for row in found[u].tolist())
+    assert not any((u, row) in pairs for u in range(1, USERS) for row in found_rows[u].tolist())
     # and in the order of the exact products, each item once
-    products = np.take_along_axis(users @ vectors.T, found, 1)[1:]
+    products = np.take_along_axis(users @ vectors.T, found_rows, 1)[1:]
     assert (np.diff(products, axis=1) <= 1e-6).all()
-    assert all(len(set(row)) == COUNT for row in found[1:].tolist())
+    assert all(len(set(row)) == COUNT for row in found_rows[1:].tolist())
 
 
 def test_further_vectors_are_searched_exactly_with_what_the_index_finds(
@@ -123,9 +124,9 @@ def test_without_an_index_the_search_is_the_exact_one(vectors: np.ndarray, users
     search = ItemSearch(vectors)
     search.follow(is_available)
 
-    found = search.find(users, excluded, COUNT)
+    found_rows = search.find(users, excluded, COUNT)
 
-    assert found.tolist() == find_nearest(users, vectors, make_penalty(is_available), excluded, COUNT).tolist()
+    assert found_rows.tolist() == find_nearest(users, vectors, make_penalty(is_available), excluded, COUNT).tolist()
 
 
 def test_users_for_whom_the_index_finds_too_few_are_searched_exactly(
@@ -137,8 +138,8 @@ def test_users_for_whom_the_index_finds_too_few_are_searched_exactly(
     search, before = ItemSearch(vectors, index), read_metric(metrics.RETRIEVAL_EXACT_USERS)
     search.follow(is_available)
     # when, then
-    found = search.find(users, NONE, COUNT)
-    assert found.tolist() == find_nearest(users, vectors, make_penalty(is_available), NONE, COUNT).tolist()
+    found_rows = search.find(users, NONE, COUNT)
+    assert found_rows.tolist() == find_nearest(users, vectors, make_penalty(is_available), NONE, COUNT).tolist()
     assert read_metric(metrics.RETRIEVAL_EXACT_USERS) - before == USERS - 1
 
 
@@ -148,10 +149,10 @@ def test_a_user_whose_vector_is_not_finite_has_no_nearest_items(
     broken = users.copy()
     broken[1, 3], broken[2, 0] = np.nan, np.inf
 
-    found = ItemSearch(vectors, index).find(broken, NONE, COUNT)
+    found_rows = ItemSearch(vectors, index).find(broken, NONE, COUNT)
 
-    assert (found[:3] == -1).all()
-    assert found[3:].tolist() == ItemSearch(vectors, index).find(users, NONE, COUNT)[3:].tolist()
+    assert (found_rows[:3] == -1).all()
+    assert found_rows[3:].tolist() == ItemSearch(vectors, index).find(users, NONE, COUNT)[3:].tolist()
 
 
 def test_item_vectors_that_are_not_finite_are_left_out(vectors: np.ndarray, users: np.ndarray) -> None:
@@ -163,9 +164,9 @@ def test_item_vectors_that_are_not_finite_are_left_out(vectors: np.ndarray, user
     # then
     assert index
     assert index.item_count == ITEMS - ITEMS // 10
-    found = ItemSearch(broken, index).find(users, NONE, COUNT)
-    assert (found[1:] >= 0).all()
-    assert (found[1:] % 10 > 0).all()
+    found_rows = ItemSearch(broken, index).find(users, NONE, COUNT)
+    assert (found_rows[1:] >= 0).all()
+    assert (found_rows[1:] % 10 > 0).all()
 
 
 def raise_error(*_: object, **__: object) -> None:
@@ -178,10 +179,10 @@ def test_an_index_that_fails_in_a_search_gives_way_to_the_exact_search(
     search, before = ItemSearch(vectors, index), read_metric(metrics.RETRIEVAL_INDEX_FAILURES, "search")
     monkeypatch.setattr(index._index, "search", raise_error)
 
-    found = [search.find(users, NONE, COUNT) for _ in range(2)]
+    found_rows = [search.find(users, NONE, COUNT) for _ in range(2)]
 
     exact = find_nearest(users, vectors, np.zeros(ITEMS, np.float32), NONE, COUNT).tolist()
-    assert [rows.tolist() for rows in found] == [exact, exact]
+    assert [rows.tolist() for rows in found_rows] == [exact, exact]
     assert read_metric(metrics.RETRIEVAL_INDEX_FAILURES, "search") - before == 1
     report_searches([search], 0)
     assert read_metric(metrics.RETRIEVAL_INDEX_ITEMS) == 0
@@ -194,9 +195,9 @@ def test_rows_that_do_not_exist_give_way_to_the_exact_search(
     fewer = vectors[: ITEMS // 2]
     search = ItemSearch(fewer, built)
     # when, then
-    found = search.find(users, NONE, COUNT)
+    found_rows = search.find(users, NONE, COUNT)
     assert search.index is None
-    assert found.tolist() == find_nearest(users, fewer, np.zeros(len(fewer), np.float32), NONE, COUNT).tolist()
+    assert found_rows.tolist() == find_nearest(users, fewer, np.zeros(len(fewer), np.float32), NONE, COUNT).tolist()
 
 
 def lose_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,12 +288,15 @@ def test_an_index_that_cannot_have_the_recall_is_given_up(
 def test_between_two_measurements_the_interval_passes(
     vectors: np.ndarray, users: np.ndarray, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact_searches = []
+    exact_searches = list[int]()
     search = ItemSearch(vectors, index)
     search.find(users, NONE, COUNT)
-    monkeypatch.setattr(
-        item_search, "find_nearest", lambda *given: exact_searches.append(len(given[0])) or find_nearest(*given)
-    )
+
+    def count_users(users: np.ndarray, *rest: Any) -> np.ndarray:
+        exact_searches.append(len(users))
+        return find_nearest(users, *rest)
+
+    monkeypatch.setattr(item_search, "find_nearest", count_users)
 
     for now_ms in (0, 1, MEASURE_INTERVAL_MS - 1, MEASURE_INTERVAL_MS):
         search.measure(now_ms)
