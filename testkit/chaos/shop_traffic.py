@@ -94,10 +94,7 @@ class ShopTraffic:
         self._last_s = time.monotonic()
         self._producer = SteadyProducer(
             bootstrap=environment.kafka.bootstrap,
-            settings={
-                "enable.idempotence": True,
-                "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
-            },
+            settings={"topic.metadata.refresh.interval.ms": 2_000},  # added partitions are written to soon
         )
 
     @property

@@ -59,7 +59,8 @@ class SteadyProducer:
         self.errors: list[str] = []
         self.clients = 0
         self._bootstrap, self._silence_s = bootstrap, silence_s
-        order = {"max.in.flight.requests.per.connection": 1}  # else a batch that is sent again follows later ones
+        # Else a batch that is sent again follows later ones, also those of a partition's new leader.
+        order = {"max.in.flight.requests.per.connection": 1, "enable.idempotence": True}
         self._settings = {"bootstrap.servers": bootstrap, "linger.ms": 1, **order, **SILENT, **(settings or {})}
         self._numbers = itertools.count()
         self._unconfirmed: dict[int, UnconfirmedRecord] = {}

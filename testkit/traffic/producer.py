@@ -32,7 +32,6 @@ class TrafficProducer:
         self.acknowledged: list[AcknowledgedRecord] = []
         self._topics = topics
         settings = {
-            "enable.idempotence": True,
             "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
             "reconnect.backoff.max.ms": 500,
         }

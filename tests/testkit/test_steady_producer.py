@@ -25,7 +25,6 @@ class SentRecords:
     def __init__(
         self, broker: KafkaBroker, topic: str, *, settings: Mapping[str, Any] | None = None, **options: float
     ) -> None:
-        settings = {"enable.idempotence": True, **(settings or {})}
         self.producer = SteadyProducer(bootstrap=broker.bootstrap, settings=settings, **options)
         self.broker, self.topic = broker, topic
         self.count = 0
