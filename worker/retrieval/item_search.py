@@ -100,6 +100,8 @@ class ItemSearch:
             own = take_pairs(excluded, chunk, len(users))
             wanted = count + min(int(np.bincount(own[0]).max(initial=0)), count)
             reach = wanted / max(self._available_share, 1 / len(self._vectors))
+            if not index.is_faster(reach):
+                continue  # `find` completes them
             found_rows = index.search(users[chunk], wanted + count // SPARE, self._selector, reach)
             found_rows = np.concatenate(
                 [found_rows, self._find_further(index.row_count, users[chunk], own, count)], axis=1
