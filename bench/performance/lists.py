@@ -96,10 +96,10 @@ class SteadyRun:
         self._store: Any = redis.Redis(port=server.port)
         self._load_average = 0.0
 
-    def run(self, seconds: float) -> SteadyResult:
+    def run(self, seconds: float, clicks_per_s: float = CLICKS_PER_S) -> SteadyResult:
         """Send for a warm-up and `seconds`; the events of the warm-up do not count."""
         with self._bench.run_workers(("orders", "browsing")), self._bench.watch_answers("decisions", "lists") as times:
-            begin_ms, end_ms, sent = self._send(seconds)
+            begin_ms, end_ms, sent = self._send(seconds, clicks_per_s)
             users = {user: ms for user, ms in self._load.clicked_ms.items() if ms >= begin_ms}
             share = self._wait_for_lists(users)
         took_s = (end_ms - begin_ms) / 1000
@@ -113,12 +113,12 @@ class SteadyRun:
             load=round(self._load_average, 1),
         )
 
-    def _send(self, seconds: float) -> tuple[float, float, dict[str, int]]:
+    def _send(self, seconds: float, clicks_per_s: float) -> tuple[float, float, dict[str, int]]:
         """Send at the two rates; returns when the measured time began and ended, and how much was sent in it."""
         environment = self._bench.environment
         topics = {kind: environment.topics.topic_name(kind) for kind in ("clicks", "orders")}
         producer = Producer({"bootstrap.servers": environment.kafka.bootstrap, "linger.ms": LINGER_MS, "log_level": 3})
-        rates, sent, before = {"clicks": CLICKS_PER_S, "orders": ORDERS_PER_S}, dict.fromkeys(topics, 0), {}
+        rates, sent, before = {"clicks": clicks_per_s, "orders": ORDERS_PER_S}, dict.fromkeys(topics, 0), {}
         started_s, begin_ms = time.monotonic(), 0.0
         while (elapsed_s := time.monotonic() - started_s) < WARMUP_S + seconds:
             if not begin_ms and elapsed_s >= WARMUP_S:
@@ -188,7 +188,7 @@ def main(argv: Sequence[str]) -> int:
         server.flush()
         kafka = stack.enter_context(ApacheKafka())
         bench = LatencyBench(kafka=kafka, server=server, folder=folder, seed=arguments.seed)
-        steady = SteadyRun(bench=bench, server=server, seed=arguments.seed).run(arguments.seconds)
+        steady = SteadyRun(bench=bench, server=server, seed=arguments.seed).run(arguments.seconds, arguments.clicks)
     figures = ListFigures(lists_per_second=speed, steady=steady)
     print_missed(figures.missed_aims)
     print_result(figures, as_json=arguments.json)
@@ -199,5 +199,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench lists", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
     parser.add_argument("--seconds", type=float, default=MEASURED_S, help="measured seconds of the steady load")
+    parser.add_argument("--clicks", type=float, default=CLICKS_PER_S, help="clicks per second of the steady load")
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)
