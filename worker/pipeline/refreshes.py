@@ -34,7 +34,7 @@ class Refreshes:
     ) -> None:
         self._scorer, self._offsets, self._answer_filter, self._retry = scorer, offsets, answer_filter, retry
         self._limit = RefreshLimit(latency_ms=settings.worker.latency_ms, share=settings.lists.batch_share)
-        self._max = self._given = 0  # of the present batch
+        self._max = self._given = self._now_ms = 0  # of the present batch
         self._are_unpublished = False
 
     def queue_waiting(self, batch: Batch, now_ms: int) -> None:
@@ -45,7 +45,7 @@ class Refreshes:
 
     def list_entities(self, batch: Batch, records_max: int, now_ms: int) -> list[str]:
         """The entities to read with a batch that might have `records_max` records."""
-        self._max, self._given = self._limit.count_max(len(batch) / records_max), 0
+        self._max, self._given, self._now_ms = self._limit.count_max(len(batch) / records_max), 0, now_ms
         return self._scorer.entities_to_read(batch, now_ms, self._max)
 
     def give(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
@@ -71,7 +71,8 @@ class Refreshes:
 
         Returns the seconds that answers by the clock took: 0 without any.
         """
-        self._limit.update(self._given, (refreshing_s if batch else took_s) * 1000)
+        are_late = self._given > 0 and self._scorer.is_refresh_due(self._now_ms)
+        self._limit.update(self._given, (refreshing_s if batch else took_s) * 1000, are_late=are_late)
         return refreshing_s if self._given else 0.0
 
     def describe_commit(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.pipeline.refresh_limit import COUNT_MIN, RefreshLimit
+from worker.pipeline.refresh_limit import COUNT_MIN, STRETCH_MAX, RefreshLimit
 
 BATCHES = 30
 
@@ -54,3 +54,34 @@ def test_a_batch_of_few_answers_which_cost_more_each_lowers_nothing() -> None:
 
 def test_some_answers_are_given_however_long_they_take() -> None:
     assert learn(RefreshLimit(latency_ms=100, share=0.1), 1_000.0).count_max(1.0) == COUNT_MIN
+
+
+def run_late(limit: RefreshLimit, load: float, batches: int = BATCHES) -> RefreshLimit:
+    """The limit after batches that each left answers over, of half a millisecond each."""
+    for _ in range(batches):
+        count = limit.count_max(load)
+        limit.update(count, count * 0.5, are_late=True)
+    return limit
+
+
+def test_while_answers_are_late_a_lane_without_a_backlog_of_records_gives_more_step_by_step() -> None:
+    # given
+    limit = learn(RefreshLimit(latency_ms=100, share=0.5), 0.5)
+    # when, then
+    assert run_late(limit, 0.5, batches=1).count_max(0.5) == pytest.approx(150 * 1.25, abs=1)
+    assert run_late(limit, 0.5).count_max(0.5) == pytest.approx(150 * STRETCH_MAX, abs=1)
+
+
+def test_a_backlog_of_records_leaves_late_answers_their_share() -> None:
+    # given a lane that gave late answers more
+    limit = run_late(learn(RefreshLimit(latency_ms=100, share=0.5), 0.5), 0.5)
+    # when
+    run_late(limit, 1.0)
+    # then
+    assert limit.count_max(1.0) == pytest.approx(100, abs=1)
+
+
+def test_answers_that_are_in_time_again_get_the_usual_time() -> None:
+    limit = run_late(learn(RefreshLimit(latency_ms=100, share=0.5), 0.5), 0.5)
+
+    assert learn(limit, 0.5, load=0.5).count_max(0.5) == pytest.approx(150, abs=1)
