@@ -49,8 +49,9 @@ class UnconfirmedRecord:
 class SteadyProducer:
     """Sends records in order, and replaces its client when nothing was acknowledged for `silence_s`.
 
-    A client forgets its brokers permanently when the cluster lists none, as after a pause of a lone broker. Of its
-    records those found on the topics are taken, the others are sent again. `errors`: of records that will not be taken.
+    A client forgets its brokers permanently when the cluster lists none, as after a pause of a lone broker; one whose
+    topic was recreated may wait for a leader until its records time out. Of its records those found on the topics are
+    taken, the others are sent again. `errors`: of records that will not be taken.
     """
 
     def __init__(
@@ -150,6 +151,8 @@ class SteadyProducer:
             self._confirm(number, position)
         elif error.code() in PURGED:
             pass  # sent again by the next client
+        elif error.code() == KafkaError._MSG_TIMED_OUT:  # it may have been taken: the next client looks for it
+            self._check_due_s, self._answered = 0.0, True
         elif error.code() in MISSING and (record := self._unconfirmed[number]).partition == ANY_PARTITION:
             self._send(number, record)  # the topic was recreated, maybe with fewer partitions: no topic has the record
         else:

@@ -40,6 +40,11 @@ class SentRecords:
         self.producer.poll()
         return self.producer.clients > 1
 
+    def has_given_up(self) -> bool:
+        """Whether the client holds no record any more."""
+        self.producer._client.poll(0)
+        return not len(self.producer._client)
+
     def refuses_records(self) -> bool:
         """Whether the client takes no record of the topic, since it saw it missing."""
         client = self.producer._client
@@ -89,6 +94,24 @@ def test_a_client_without_brokers_is_replaced_and_every_record_is_sent_once(
     sent.send(10)
     assert sent.producer.flush(FLUSH_S) == 0
     sent.check()
+    sent.producer.close()
+
+
+def test_records_that_time_out_are_sent_by_another_client(own_kafka: ApacheKafka) -> None:
+    # given records that the client gives up while the broker is paused
+    own_kafka.create_topics({"out": 4})
+    sent = SentRecords(own_kafka, "out", settings={"message.timeout.ms": 1_000})
+    sent.send(10)
+    assert sent.producer.flush(FLUSH_S) == 0
+    own_kafka.pause()
+    sent.send(20)
+    wait_until(sent.has_given_up)
+    # when
+    own_kafka.resume()
+    # then
+    assert sent.producer.flush(FLUSH_S) == 0
+    sent.check()
+    assert sent.producer.clients > 1
     sent.producer.close()
 
 
