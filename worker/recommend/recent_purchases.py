@@ -21,7 +21,7 @@ class RecentPurchases:
     def record(self, order: Order) -> None:
         """Add the items of an order, and forget those of users who have bought nothing for `KEEP_MS`."""
         items = self._by_user.pop(order.user_id, {})
-        kept = {item: ts_ms for item, ts_ms in items.items() if ts_ms > order.ts_ms - KEEP_MS}
+        kept = select_later(items, order.ts_ms - KEEP_MS)
         self._by_user[order.user_id] = kept | {line.item_id: order.ts_ms for line in order.lines}
         while self._by_user:
             first = next(iter(self._by_user))
@@ -32,12 +32,22 @@ class RecentPurchases:
 
     def forget_erased(self, until_ms: Mapping[str, int]) -> None:
         """Forget the orders of these users (by id) up to these times."""
-        for user in self._by_user.keys() & until_ms.keys():
-            if kept := {item: ts_ms for item, ts_ms in self._by_user[user].items() if ts_ms > until_ms[user]}:
-                self._by_user[user] = kept
-            else:
-                del self._by_user[user]
+        forget_purchases(self._by_user, until_ms)
 
     def of(self, user: str) -> Mapping[str, int]:
         """The items of a user, with the time of the order."""
         return self._by_user.get(user, NOTHING)
+
+
+def forget_purchases(by_user: dict[str, dict[str, int]], until_ms: Mapping[str, int]) -> None:
+    """Remove the items that these users (by id) bought up to these times."""
+    for user in by_user.keys() & until_ms.keys():
+        if kept := select_later(by_user[user], until_ms[user]):
+            by_user[user] = kept
+        else:
+            del by_user[user]
+
+
+def select_later(bought: Mapping[str, int], until_ms: int) -> dict[str, int]:
+    """The items of orders after this time."""
+    return {item: ts_ms for item, ts_ms in bought.items() if ts_ms > until_ms}

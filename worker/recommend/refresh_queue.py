@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from contract.events.model import Order, UserEvent
 from contract.profiles.entity_updates import Arrival
 from transport.records import TopicPartition
+from worker.recommend.recent_purchases import forget_purchases, select_later
 
 PURCHASERS_MAX: Final = 10_000  # users whose purchases are kept until their next list
 
@@ -90,11 +91,7 @@ class RefreshQueue:
 
     def forget_erased(self, until_ms: Mapping[str, int]) -> None:
         """Forget what these users (by id) did up to these times; who waits because of that waits no longer."""
-        for user in self._bought.keys() & until_ms.keys():
-            if kept := select_later(self._bought[user], until_ms[user]):
-                self._bought[user] = kept
-            else:
-                del self._bought[user]
+        forget_purchases(self._bought, until_ms)
         for user in self._waiting.keys() & until_ms.keys():
             if self._waiting[user].arrival.event.ts_ms <= until_ms[user]:
                 self._remove(user)
@@ -199,8 +196,3 @@ class RefreshQueue:
             if now_ms - self._refreshed_ms[oldest] < self.refresh_ms:
                 break
             del self._refreshed_ms[oldest]
-
-
-def select_later(bought: Mapping[str, int], until_ms: int) -> dict[str, int]:
-    """The items of orders after this time."""
-    return {item: ts_ms for item, ts_ms in bought.items() if ts_ms > until_ms}

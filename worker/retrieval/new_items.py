@@ -14,9 +14,9 @@ from contract.compilation import jit
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.retrieval.bundle_items import BundleItems
+from worker.rules.caps import GROUPED
 
 Vectors = npt.NDArray[np.float32]
-GROUPS: Final = ("category", "brand", "seller")  # columns of the catalogue
 GROWTH: Final = 1.01  # of the items that means are taken over, before they are taken again
 
 
@@ -36,7 +36,7 @@ class NewItemVectors:
             return np.zeros(0, np.int64), self._vectors[:0]
         vectors = np.zeros((len(numbers), self._vectors.shape[1]), np.float32)
         groups = np.zeros(len(numbers), np.float32)
-        for column, means in zip(GROUPS, self._means, strict=True):
+        for column, means in zip(GROUPED, self._means, strict=True):
             codes = getattr(self._catalogue, column)[numbers]
             group_means = means[np.where(codes < len(means), codes, 0)]
             vectors += group_means
@@ -53,25 +53,14 @@ class NewItemVectors:
         if len(rows) > self._means_count * GROWTH:
             self._means_count = len(rows)
             self._means = [
-                average_by_code(
-                    getattr(self._catalogue, column)[numbers], rows, self._vectors, len(self._list_words(column))
-                )
-                for column in GROUPS
+                average_by_code(getattr(self._catalogue, column)[numbers], rows, self._vectors) for column in GROUPED
             ]
         return self._means_count > 0
 
-    def _list_words(self, column: str) -> list[str]:
-        vocabularies = {
-            "category": self._catalogue.categories,
-            "brand": self._catalogue.brands,
-            "seller": self._catalogue.sellers,
-        }
-        return vocabularies[column].words
 
-
-def average_by_code(codes: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], vectors: Vectors, count: int) -> Vectors:
-    """The mean (count, d) of the vectors of the items of each code; zeros for code 0, which is no word."""
-    sums, counts = sum_by_code(codes, rows, vectors, count)
+def average_by_code(codes: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], vectors: Vectors) -> Vectors:
+    """The mean (C, d) of the vectors of the items of each code; zeros for code 0, which is no word."""
+    sums, counts = sum_by_code(codes, rows, vectors, int(codes.max(initial=0)) + 1)
     sums[0] = 0
     means: Vectors = sums / np.maximum(counts, 1)[:, None]
     return means

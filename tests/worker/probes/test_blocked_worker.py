@@ -1,7 +1,6 @@
 """Whole workers on Apache Kafka that stand still, each for another reason: probes, metrics and log name it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -23,13 +22,8 @@ pytestmark = pytest.mark.apache_kafka
 
 
 @pytest.fixture
-def environment(
-    apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
-) -> RunEnvironment:
-    redis_server.flush()
-    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
-    environment.create_topics()
-    return environment
+def environment(run_environment: RunEnvironment) -> RunEnvironment:
+    return run_environment
 
 
 @pytest.fixture
