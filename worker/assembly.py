@@ -47,7 +47,9 @@ class AssembledWorker:
         """Connect to Kafka and fence a former process of this instance; the consumer has still to subscribe."""
         settings, lane = self.settings, self.lane
         group, instance = settings.kafka.group(lane.name), settings.worker.instance
-        consumer = GroupConsumer(kafka=settings.kafka, group=group, instance=instance, skips_gaps=False)
+        consumer = GroupConsumer(
+            kafka=settings.kafka, group=group, instance=instance, skips_gaps=False, gathering_ms=lane.gathering_ms
+        )
         membership = GroupMembership(consumer)
         retry = Retry(self.retry.stop, on_wait=membership.heartbeat, wait_max_s=self.retry.wait_max_s)
         producer = TransactionalProducer(

@@ -11,6 +11,7 @@ from transport.records import TopicPartition
 from worker.group.instance_name import InstanceName
 
 CLOSING_POLLS_MAX: Final = 1_000
+GATHERED_BYTES: Final = 65_536  # after which the broker answers a request to gather records at once
 
 
 def build_configuration(
@@ -19,13 +20,19 @@ def build_configuration(
     *,
     skips_gaps: bool,
     strategy: str,
+    gathering_ms: int,
     on_error: Callable[[KafkaError], None],
 ) -> dict[str, Any]:
-    """The options of a static member that commits by itself and reports the ends of partitions."""
+    """The options of a static member that commits by itself and reports the ends of partitions.
+
+    `gathering_ms`: for so long the broker gathers records before it answers; 0: it answers with the first.
+    """
+    fetching = {"fetch.wait.max.ms": gathering_ms, "fetch.min.bytes": GATHERED_BYTES} if gathering_ms else {}
     return {
         "isolation.level": "read_committed",
         "auto.offset.reset": "earliest" if skips_gaps else "error",
         "fetch.wait.max.ms": 50,
+        **fetching,
         "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic created later is found
         **kafka.connection(),
         "group.id": name.group,

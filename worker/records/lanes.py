@@ -12,7 +12,8 @@ class Lane(NamedTuple):
 
     `folded_kinds`: it writes their profiles. `watched_kinds`: it only reacts to them. `inspected_kinds`: others read
     them, and it writes their dead letters and nothing else. `confirmed_kinds`: every worker reads them for itself; the
-    owner of a partition in this lane commits its offset once the request is carried out.
+    owner of a partition in this lane commits its offset once the request is carried out. `gathering_ms`: for so long
+    a broker gathers records before it answers a fetch. Answers come that much later, and fetches cost less.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Lane(NamedTuple):
     watched_kinds: tuple[str, ...] = ()
     inspected_kinds: tuple[str, ...] = ()
     confirmed_kinds: tuple[str, ...] = ()
+    gathering_ms: int = 0
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -31,7 +33,11 @@ LANES: Final = {
     for lane in (
         Lane("orders", ("orders", "reviews", "judgements"), inspected_kinds=("labels",), confirmed_kinds=("erasures",)),
         Lane(
-            "browsing", ("clicks", "impressions", "searches"), watched_kinds=("orders",), inspected_kinds=("products",)
+            "browsing",
+            ("clicks", "impressions", "searches"),
+            watched_kinds=("orders",),
+            inspected_kinds=("products",),
+            gathering_ms=20,
         ),
     )
 }

@@ -15,6 +15,8 @@ from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
 from worker.group.consumer import GroupConsumer
+from worker.group.consumer_client import build_configuration
+from worker.group.instance_name import InstanceName
 
 MEMBERS = 24
 JOINED_AFTER_S = 4.0  # the broker waits three seconds for other members of the group
@@ -61,6 +63,24 @@ class GapMessage:
 
     def error(self) -> KafkaError:
         return KafkaError(KafkaError._AUTO_OFFSET_RESET)
+
+
+@pytest.mark.parametrize(
+    ("client", "gathering_ms", "expected"),
+    [({}, 0, (50, None)), ({}, 20, (20, 65_536)), ({"fetch.min.bytes": 1}, 20, (20, 1))],
+)
+def test_the_broker_gathers_records_where_the_lane_says_so_unless_the_settings_say_otherwise(
+    client: dict[str, str | int | float | bool], gathering_ms: int, expected: tuple[int, int | None]
+) -> None:
+    # given
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", client=client)
+    name = InstanceName(group="shop-browsing", instance="0", session_s=1.0)
+    # when
+    configuration = build_configuration(
+        kafka, name, skips_gaps=False, strategy="range", gathering_ms=gathering_ms, on_error=lambda error: None
+    )
+    # then
+    assert (configuration["fetch.wait.max.ms"], configuration.get("fetch.min.bytes")) == expected
 
 
 class GapClient:
