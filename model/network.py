@@ -15,7 +15,7 @@ Gorishniy et al. 2024). No input makes the network fail: NaN, infinities, absent
 have learned representations. Training, losses and the export to ONNX are elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Final, NamedTuple, TypeAlias
 
@@ -431,37 +431,50 @@ class ExpertLevel(nn.Module):
         shared = list[Tensor]()  # (N, experts, expert)
         if self.shared is not None:
             shared.append(self.run_experts(self.shared, self.shared_count, x))
-        own, outputs = dict[str, list[Tensor]](), dict[str, Tensor]()
-        for name, x_task in by_task.items():
-            own[name] = [self.run_experts(self.own[module_key(name)], self.own_count, x_task)] if self.own else []
-            outputs[name] = self.mix_for_task(name, x_task, own[name], shared)
+        own = {
+            name: [self.run_experts(self.own[module_key(name)], self.own_count, x_task)] if self.own else []
+            for name, x_task in by_task.items()
+        }
+        outputs = dict[str, Tensor]()
+        for names in self.group_tasks(by_task):
+            outputs |= self.mix_for_tasks(names, by_task, own[names[0]], shared)
         if not self.between:
             return x, outputs
         all_of_view = torch.cat([*shared, *(e for experts in own.values() for e in experts)], -2)
-        return mix_experts(self.between[view.name], x, all_of_view), outputs
+        return mix_experts([self.between[view.name](x)], all_of_view)[0], outputs
 
-    def mix_for_task(self, name: str, x: Tensor, own: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
-        """A task's own experts and the shared ones that it may use, mixed by its gate, if it has any: (N, expert)."""
-        indices = self.expert_indices[name]
+    def group_tasks(self, names: Iterable[str]) -> list[list[str]]:
+        """Tasks that mix the same experts together, others alone: one product of matrices costs less than several."""
+        groups = dict[tuple[object, ...], list[str]]()
+        for name in names:
+            is_alone = bool(self.own) or module_key(name) not in self.gates
+            groups.setdefault((name,) if is_alone else self.expert_indices[name], []).append(name)
+        return list(groups.values())
+
+    def mix_for_tasks(
+        self, names: Sequence[str], by_task: Mapping[str, Tensor], own: Sequence[Tensor], shared: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """For each task of a group: own experts and the shared ones it may use, mixed by its gate, (N, expert)."""
+        indices = self.expert_indices[names[0]]
         selected = shared
         if indices != tuple(range(self.shared_count)):  # all of them need no gathering
             selected = [experts[..., indices, :] for experts in shared] if indices else []
         combined = torch.cat([*own, *selected], -2) if own or not selected else selected[0]  # (N, experts, expert)
-        if module_key(name) in self.gates:
-            return mix_experts(self.gates[module_key(name)], x, combined)
-        only_expert: Tensor = combined[..., 0, :]
-        return only_expert
+        if module_key(names[0]) not in self.gates:
+            return {names[0]: combined[..., 0, :]}
+        gates = [self.gates[module_key(name)](by_task[name]) for name in names]
+        return dict(zip(names, mix_experts(gates, combined), strict=True))
 
     def run_experts(self, layer: nn.Module, count: int, x: Tensor) -> Tensor:
         y: Tensor = self.dropout(F.relu(layer(x)))  # (N, experts * expert)
         return y.reshape(*y.shape[:-1], count, self.width)  # -1 in place of the count would fail for N = 0
 
 
-def mix_experts(gate: nn.Module, x: Tensor, experts: Tensor) -> Tensor:
-    """Experts (N, experts, expert) mixed by the gate of x: (N, expert)."""
-    share: Tensor = gate(x).softmax(-1)  # (N, experts)
-    mixed: Tensor = share.unsqueeze(-2) @ experts
-    return mixed.squeeze(-2)
+def mix_experts(gates: Sequence[Tensor], experts: Tensor) -> Sequence[Tensor]:
+    """Experts (N, experts, expert) mixed by each of the gates' logits (N, experts): (N, expert) each."""
+    shares = [gate.softmax(-1) for gate in gates]
+    mixed = torch.stack(shares, -2) @ experts  # (N, gates, expert)
+    return mixed.unbind(-2)
 
 
 class Tower(nn.Module):
