@@ -71,7 +71,10 @@ def test_the_row_of_a_lane_names_its_command_group_and_kinds(lane: str) -> None:
     (row,) = (row for row in table if strip_code_marks(row["command"]) == f"python -m worker score --lane {lane}")
 
     # then it describes the lane as the code defines it
-    folds, watches, inspects, confirms = (", ".join(kinds) for kinds in LANES[lane][1:])
+    kinds = LANES[lane]
+    folds, watches, inspects, confirms = map(
+        ", ".join, (kinds.folded_kinds, kinds.watched_kinds, kinds.inspected_kinds, kinds.confirmed_kinds)
+    )
     assert f"folds {folds}" in row["what it does"]
     assert (f"watches {watches}" in row["what it does"]) if watches else "watches" not in row["what it does"]
     assert f"inspects {inspects}" in row["what it does"]
