@@ -70,12 +70,10 @@ class Model:
 
 def to_rows(scores: Arrays, row_count: int) -> list[dict[str, float]]:
     """The finite scores of each row by task."""
-    if not scores:
-        return [{} for _ in range(row_count)]
-    scores_by_row = [
-        dict(zip(scores, row, strict=True))
-        for row in zip(*(column.tolist() for column in scores.values()), strict=True)
-    ]
+    scores_by_row: list[dict[str, float]] = [{} for _ in range(row_count)]
+    for task, column in scores.items():  # a third of the time of a dict made of each row
+        for row_scores, value in zip(scores_by_row, column.tolist(), strict=True):
+            row_scores[task] = value
     if all(np.isfinite(values).all() for values in scores.values()):
         return scores_by_row
     return [{task: value for task, value in row_scores.items() if math.isfinite(value)} for row_scores in scores_by_row]
