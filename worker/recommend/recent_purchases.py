@@ -22,7 +22,9 @@ class RecentPurchases:
         """Add the items of an order, and forget those of users who have bought nothing for `KEEP_MS`."""
         items = self._by_user.pop(order.user_id, {})
         kept = select_later(items, order.ts_ms - KEEP_MS)
-        self._by_user[order.user_id] = kept | {line.item_id: order.ts_ms for line in order.lines}
+        for line in order.lines:
+            kept[line.item_id] = max(order.ts_ms, kept.get(line.item_id, 0))  # an order may come late
+        self._by_user[order.user_id] = kept
         while self._by_user:
             first = next(iter(self._by_user))
             is_old = max(self._by_user[first].values()) <= order.ts_ms - KEEP_MS

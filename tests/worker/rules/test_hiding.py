@@ -82,6 +82,17 @@ def test_recent_purchases_are_kept_for_an_hour_and_for_the_latest_buyers() -> No
     assert dict(purchases.of("v")) == {}
 
 
+def test_an_order_that_comes_late_leaves_the_time_of_a_later_one() -> None:
+    # given an item of two orders, the later of which comes first
+    purchases = RecentPurchases()
+    purchases.record(make_order("o2", "a", "b", user="u", ts_ms=NOW_MS + 2))
+    purchases.record(make_order("o1", "a", "c", user="u", ts_ms=NOW_MS))
+    # then it was bought at the later time, also after an erasure of what was before
+    assert dict(purchases.of("u")) == {"a": NOW_MS + 2, "b": NOW_MS + 2, "c": NOW_MS}
+    purchases.forget_erased({"u": NOW_MS + 1})
+    assert dict(purchases.of("u")) == {"a": NOW_MS + 2, "b": NOW_MS + 2}
+
+
 def test_recent_purchases_of_an_erased_user_are_those_after_the_erasure() -> None:
     # given
     purchases = RecentPurchases()
