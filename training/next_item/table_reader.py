@@ -1,11 +1,14 @@
 """Reads tables of interactions, Parquet or CSV, and states what of them is not used and why.
 
-user_id, item_id     text; also `user`, `item`
-ts_ms                ms since 1970, optional: without it rows are in the order of time; also `time`
-action               click, cart or order, optional: click; also `view`, `purchase`
+user_id, item_id     text
+ts_ms                ms since 1970 or dates, optional: without it rows are in the order of time
+action               click, cart or order, optional: click
 quantity, price      numbers, optional: rows of returns and rows that are not readable are left out
+
+Columns and actions have the other names, too, that `NAMES` and `ACTIONS` list, in any case.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +22,8 @@ import pyarrow.parquet as pq
 
 from contract.arrays import Mask
 from contract.errors import BadData
+from contract.events.times import PER_MS, PLAUSIBLE_MS, guess_unit, read_time
+from contract.events.values import Unreadable
 from contract.profiles.erasures import Erasures
 from contract.settings.intake import IntakeSettings
 from export.neighbours import encode_ids
@@ -26,10 +31,19 @@ from training.data.erased_rows import drop_erased
 from training.data.identity import read_ids
 from training.next_item.histories import History
 
-ALIASES: Final = {"user": "user_id", "item": "item_id", "time": "ts_ms"}
-ACTIONS: Final = {"click": 1, "view": 1, "cart": 2, "order": 3, "purchase": 3}
+log = logging.getLogger(__name__)
+# Of several columns with names of one kind, the one that is named first here.
+NAMES: Final = {
+    "user_id": ("user_id", "user", "userid", "customer_id", "customerid", "visitor_id", "visitorid"),
+    "item_id": ("item_id", "item", "itemid", "product_id", "productid", "sku"),
+    "ts_ms": ("ts_ms", "time", "timestamp", "event_time", "datetime"),
+    "action": ("action", "event", "event_type"),
+}
+ACTIONS: Final = dict.fromkeys(("click", "view", "pageview", "pv"), 1)
+ACTIONS.update(dict.fromkeys(("cart", "addtocart", "add_to_cart"), 2))
+ACTIONS.update(dict.fromkeys(("order", "purchase", "buy", "transaction"), 3))
 NUMBERS: Final = ("quantity", "price")
-TEXTS: Final = ("user_id", "user", "item_id", "item", "action")  # in CSV too: a number would lose its zeros
+TEXTS: Final = ("user_id", "item_id", "action")  # in CSV too: a number would lose its zeros
 DEFAULTS: Final = IntakeSettings()
 SAME_MAX: Final = 20  # interactions of a user with one item; of more the latest count
 TS_MS_MAX: Final = 32_503_680_000_000  # the year 3000
@@ -62,7 +76,7 @@ def read_interaction_tables(
     """
     tables, left_out, has_times = list[Any](), Counter[str](), True
     for path in paths:
-        raw = rename_columns(read_file(path), path)
+        raw = name_times(rename_columns(read_file(path), path), path)
         has_times = has_times and "ts_ms" in raw.column_names
         tables.append(clean(raw, left_out, intake.folded_placeholders))
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
@@ -76,26 +90,56 @@ def read_file(path: Path) -> Any:
     try:
         if path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
             parsing = csv.ParseOptions(delimiter="\t" if ".tsv" in path.name else ",")
-            converting = csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string()), strings_can_be_null=True)
+            with csv.open_csv(path, parse_options=parsing) as reader:
+                own = find_columns(reader.schema.names)
+            texts = {own[name]: pa.string() for name in TEXTS if name in own}
+            converting = csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
             return csv.read_csv(path, parse_options=parsing, convert_options=converting)
         return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise BadData(f"{path} should be interactions as Parquet or CSV. Found: {error}") from error
 
 
+def find_columns(names: Sequence[str]) -> dict[str, str]:
+    """A table's own name of each column that is read."""
+    own = {name.strip().lower(): name for name in reversed(names)}
+    synonyms = NAMES | {name: (name,) for name in NUMBERS}
+    return {
+        name: own[present]
+        for name, known in synonyms.items()
+        if (present := next((other for other in known if other in own), None))
+    }
+
+
 def rename_columns(table: Any, path: Path) -> Any:
-    """The table with the names of `SCHEMA`; raises `BadData` if users or items are missing."""
-    table = table.rename_columns([ALIASES.get(name, name) for name in table.column_names])
-    if missing := [name for name in ("user_id", "item_id") if name not in table.column_names]:
-        raise BadData(f"{path} should have columns of users and items. Found no {', '.join(missing)}.")
-    return table
+    """The columns that are read, with their own names; raises `BadData` if users or items are missing."""
+    own = find_columns(table.column_names)
+    if missing := [name for name in ("user_id", "item_id") if name not in own]:
+        known = "; ".join(" or ".join(f"`{other}`" for other in NAMES[name]) for name in missing)
+        columns = ", ".join(f"`{name}`" for name in table.column_names)
+        raise BadData(f"{path} should have columns of users and items ({known}). Found {columns}.")
+    return table.select(list(own.values())).rename_columns(list(own))
+
+
+def name_times(table: Any, path: Path) -> Any:
+    """The table with its times in ms, as numbers; says so where they look like another unit."""
+    if "ts_ms" not in table.column_names:
+        return table
+    values = read_times(table.column("ts_ms"))
+    median = np.nanmedian(values) if np.isfinite(values).any() else np.nan
+    unit = guess_unit(int(median)) if np.isfinite(median) else ""
+    if unit and (unit != "s" or int(median * 1000) in PLAUSIBLE_MS):  # small numbers may be ms of no calendar
+        log.warning("Times of %s should be in ms. They look like %s and are read as such.", path, unit)
+        values = values * 1000 if unit == "s" else values // PER_MS[unit]
+    index = table.column_names.index("ts_ms")
+    return table.set_column(index, "ts_ms", pa.array(values))
 
 
 def clean(table: Any, left_out: Counter[str], placeholders: frozenset[str]) -> Any:
     """The usable rows by `SCHEMA`; each other row is counted once, by its first reason."""
     count, is_usable = len(table), np.ones(len(table), np.bool_)
     users, items = (read_ids(table.column(name)) for name in ("user_id", "item_id"))
-    ts_ms, is_time = read_times(table)
+    ts_ms, is_time = check_times(table)
     actions, is_action = read_actions(table)
     reasons = {
         "without user or item": np.array(
@@ -120,14 +164,29 @@ def fold(ident: str) -> str:
     return ident.strip().lower()
 
 
-def read_times(table: Any) -> tuple[Any, Mask]:
+def read_times(column: Any) -> Any:
+    """Times as numbers (N,): dates in ms, NaN for what is neither."""
+    if pa.types.is_date(column.type):
+        column = pc.cast(column, pa.timestamp("ms"))
+    if pa.types.is_timestamp(column.type):
+        column = pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.array([read_text_time(value) for value in column.to_pylist()], np.float64)
+    return to_floats(column)
+
+
+def read_text_time(value: str | None) -> float:
+    try:
+        return float("nan") if value is None else read_time(value, "iso")
+    except Unreadable:
+        return parse_number(value)
+
+
+def check_times(table: Any) -> tuple[Any, Mask]:
     """Times in ms (N,), and which are readable. Without a column: the numbers of the rows."""
     if "ts_ms" not in table.column_names:
         return np.arange(len(table), dtype=np.int64), np.ones(len(table), np.bool_)
-    column = table.column("ts_ms")
-    if pa.types.is_timestamp(column.type):
-        column = pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
-    values = to_floats(column)
+    values = to_floats(table.column("ts_ms"))
     is_valid = np.isfinite(values) & (values >= 0) & (values <= TS_MS_MAX)
     return np.where(is_valid, values, 0).astype(np.int64), is_valid
 

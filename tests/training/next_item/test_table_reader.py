@@ -1,5 +1,6 @@
 """`training.next_item.table_reader`: what of a table is used, and what is left out and why."""
 
+import gzip
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,51 @@ def test_csv_keeps_the_zeros_of_ids_and_reads_dates(tmp_path: Path) -> None:
     assert list_rows(actual) == [("007", "01", first_ms, 1), ("007", "02", first_ms + 1000, 1)]
 
 
+FIRST_MS = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (  # the form of a public set of film ratings: seconds
+            "userId,movieId,rating,timestamp\n1,7,5.0,1700000000\n1,8,4.0,1700000001\n",
+            None,
+        ),
+        (
+            "userId,itemId,timestamp\n1,7,1700000000\n1,8,1700000001\n",
+            [("1", "7", FIRST_MS, 1), ("1", "8", FIRST_MS + 1000, 1)],
+        ),
+        (  # RetailRocket
+            "timestamp,visitorid,event,itemid,transactionid\n1700000000000,1,view,7,\n1700000000001,1,addtocart,7,\n"
+            "1700000000002,1,transaction,7,4\n",
+            [("1", "7", FIRST_MS, 1), ("1", "7", FIRST_MS + 1, 2), ("1", "7", FIRST_MS + 2, 3)],
+        ),
+        (  # REES46
+            "event_time,event_type,product_id,category_id,price,user_id\n"
+            "2023-11-14 22:13:20 UTC,view,7,1,3.5,1\n2023-11-14 22:13:21 UTC,purchase,7,1,3.5,1\n",
+            [("1", "7", FIRST_MS, 1), ("1", "7", FIRST_MS + 1000, 3)],
+        ),
+        (
+            "time,timestamp,user,item\n1700000000000000,3,1,7\n1700000000001000,4,1,8\n",
+            [("1", "7", FIRST_MS, 1), ("1", "8", FIRST_MS + 1, 1)],
+        ),
+    ],
+    ids=["no items", "seconds", "names of actions", "texts as times", "microseconds, two columns of times"],
+)
+def test_columns_have_the_names_and_times_the_units_that_other_systems_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, expected: list[tuple[str, str, int, int]] | None
+) -> None:
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    if expected is None:
+        with pytest.raises(BadData, match="Found `userId`, `movieId`, `rating`, `timestamp`"):
+            read_interaction_tables([path], NO_ERASURES)
+        return
+    assert list_rows(read_interaction_tables([path], NO_ERASURES)) == expected
+    is_in_ms = str(FIRST_MS) + "," in text or "UTC" in text
+    assert ("should be in ms. They look like" in caplog.text) == (not is_in_ms)
+
+
 def test_ids_are_as_workers_read_them_and_placeholders_are_no_users(tmp_path: Path) -> None:
     actual = read(tmp_path, user_id=[12345.0, None, 0.0], item_id=[7, 8, 9], action=[" Click ", "click", "click"])
     assert list_rows(actual) == [("12345", "7", 0, 1)]
@@ -107,7 +153,7 @@ def test_erased_people_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_table_without_users_and_a_file_of_another_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"should have columns of users and items\. Found no user_id"):
+    with pytest.raises(BadData, match=r"users and items \(`user_id` or `user` .*\)\. Found `item_id`\."):
         read(tmp_path, item_id=["a"])
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "table.parquet").read_bytes()[:-20])
     with pytest.raises(BadData, match="should be interactions as Parquet or CSV"):
