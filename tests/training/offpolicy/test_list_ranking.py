@@ -106,7 +106,9 @@ def test_a_better_order_earns_more_by_the_known_examination(seed: int) -> None:
     # then: a click a list, a third of a click a place
     assert evaluation.refused == ()
     for estimate in evaluation.estimates.values():
-        assert estimate.low < 1 / 3 < estimate.high
+        assert estimate.low < estimate.value < estimate.high
+        # Twice the interval of 95 %, which misses the truth for one seed of twenty: `bench offpolicy` counts how often.
+        assert estimate.value == pytest.approx(1 / 3, abs=estimate.high - estimate.low)
     assert evaluation.logged[0] == pytest.approx(0.25 / 3, abs=0.02)
 
 
