@@ -97,6 +97,35 @@ class Block:
         return Block(self.numbers[rows], self.ids[rows])
 
 
+class GroupLayout(NamedTuple):
+    """The columns of a group's block: numbers, then vectors; and ids. `widths`: how many of both."""
+
+    numbers: tuple[Feature, ...] = ()
+    vectors: tuple[Span, ...] = ()
+    spans: tuple[Span, ...] = ()
+    widths: tuple[int, int] = (0, 0)
+
+
+NO_COLUMNS: Final = GroupLayout()
+
+
+def lay_out(features: Sequence[Feature]) -> GroupLayout:
+    """The columns of the features of one group."""
+    numbers = tuple(feature for feature in features if feature.kind == "number")
+    vectors, number_count = place([f for f in features if f.kind == "vector"], len(numbers))
+    spans, id_count = place([f for f in features if f.kind not in ("number", "vector")], 0)
+    return GroupLayout(numbers, vectors, spans, (number_count, id_count))
+
+
+def place(features: Sequence[Feature], start: int) -> tuple[tuple[Span, ...], int]:
+    """The columns of features from a start on, and their end."""
+    spans = list[Span]()
+    for feature in features:
+        spans.append(Span(feature, start, feature.width))
+        start += feature.width
+    return tuple(spans), start
+
+
 class FeatureSet:
     """The declared features in order, and the encoders that fill their blocks."""
 
@@ -108,33 +137,26 @@ class FeatureSet:
         self.digests = {feature.name: feature.digest for feature in self.features}
         # Of the whole set in its order: two blocks of equal digest have the same columns.
         self.digest = f"{hash_id(' '.join(self.digests.values())):016x}"
+        groups = dict.fromkeys(feature.group for feature in self.features)
+        self._layouts: dict[str, GroupLayout] = {
+            group: lay_out([f for f in self.features if f.group == group]) for group in groups
+        }
 
     def numbers(self, group: str) -> tuple[Feature, ...]:
         """The number features of a group, one column each."""
-        return tuple(f for f in self.features if f.group == group and f.kind == "number")
+        return self._layouts.get(group, NO_COLUMNS).numbers
 
     def spans(self, group: str) -> tuple[Span, ...]:
         """The id features of a group and their columns."""
-        spans, start = list[Span](), 0
-        for feature in self.features:
-            if feature.group == group and feature.kind not in ("number", "vector"):
-                spans.append(Span(feature, start, feature.width))
-                start += feature.width
-        return tuple(spans)
+        return self._layouts.get(group, NO_COLUMNS).spans
 
     def vectors(self, group: str) -> tuple[Span, ...]:
         """The vectors of a group and their number columns, which follow those of `numbers`."""
-        spans, start = list[Span](), len(self.numbers(group))
-        for feature in self.features:
-            if feature.group == group and feature.kind == "vector":
-                spans.append(Span(feature, start, feature.width))
-                start += feature.width
-        return tuple(spans)
+        return self._layouts.get(group, NO_COLUMNS).vectors
 
     def widths(self, group: str) -> tuple[int, int]:
         """How many number and id columns a group's block has."""
-        numbers = len(self.numbers(group)) + sum(span.width for span in self.vectors(group))
-        return numbers, sum(span.width for span in self.spans(group))
+        return self._layouts.get(group, NO_COLUMNS).widths
 
     def empty_block(self, group: str, rows: int) -> Block:
         """A block of unknown values."""
