@@ -8,7 +8,7 @@ import pytest
 from contract.events.model import Click, Product, Search
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.features.encoder import Encoder, UnknownItem, list_entities
-from contract.features.packing import pack, split_rows, unpack_blocks
+from contract.features.packing import pack, pack_rows, split_rows, unpack_blocks
 from contract.hashing import hash_id
 from contract.messages import Decision, ScoredRow, ScoredRowBuilder, read_decision, read_scored_row, to_json, to_msgpack
 from contract.profiles import warmup
@@ -152,6 +152,21 @@ def test_blocks_with_any_number_of_rows_are_packed(rows: int) -> None:
     assert len(actual) == rows
     assert actual.numbers.tobytes() == block.numbers.tobytes()
     assert actual.ids.tobytes() == block.ids.tobytes()
+
+
+@pytest.mark.parametrize(("numbers", "ids"), [(2, 3), (1, 0), (0, 1), (0, 0)])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_each_row_is_packed_like_a_block_of_its_own(rows: int, numbers: int, ids: int) -> None:
+    # given
+    wide = Block(
+        np.arange(rows * 8, dtype=np.float32).reshape(rows, 8), np.arange(rows * 8, dtype=np.int64).reshape(rows, 8)
+    )
+    block = Block(wide.numbers[:, :numbers], wide.ids[:, :ids])
+    # when
+    actual = pack_rows(block)
+    # then
+    assert actual == [pack(block.take([row])) for row in range(rows)]
+    assert {type(packed.numbers) for packed in actual} | {type(packed.ids) for packed in actual} <= {bytes}
 
 
 def test_a_decision_is_plain_json_and_unknown_fields_are_ignored() -> None:
