@@ -5,6 +5,7 @@ means "absent" everywhere, so no id hashes to it. Source: the XXH3 specification
 """
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Final
 
 import numpy as np
@@ -30,6 +31,16 @@ def hash_texts(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
 def hash_id(text: str) -> int:
     """A number from 1 to 2**63 - 1 for `text`; it fits signed 64-bit tensors."""
     return (hash_text(text) >> 1) or 1
+
+
+def digest_all(contents: Iterable[bytes], size: int) -> list[str]:
+    """The BLAKE2b digest of each, in hexadecimal digits; copies of an empty one, since a new one takes longer."""
+    empty, digests = blake2b(digest_size=size), list[str]()
+    for content in contents:
+        digest = empty.copy()
+        digest.update(content)
+        digests.append(digest.hexdigest())
+    return digests
 
 
 def item_hash(item_id: str) -> int:

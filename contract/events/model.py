@@ -6,7 +6,6 @@ Unknown fields are ignored and missing optional ones have defaults, so that prod
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -15,6 +14,7 @@ from msgspec.structs import astuple, force_setattr, replace
 
 from contract.errors import BadEvent
 from contract.events.guests import GuestId
+from contract.hashing import digest_all
 from contract.units import MINUTE_MS
 
 RECORD_BYTES_MAX: Final = 256 * 1024
@@ -284,7 +284,7 @@ def digest_contents(events: Sequence[Event]) -> list[str]:
     for content in contents:
         if getattr(content, "attributes", None):
             content.attributes = to_comparable(content.attributes)
-    return [blake2b(data, digest_size=DIGEST_BYTES).hexdigest() for data in map(to_msgpack, contents)]
+    return digest_all(map(to_msgpack, contents), DIGEST_BYTES)
 
 
 @cache  # every order has a digest

@@ -1,12 +1,13 @@
 """The hash of ids is part of bundles and profiles, so it is the same in every process, language and version."""
 
 from collections import Counter
+from hashlib import blake2b
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_id, hash_text, hash_texts
+from contract.hashing import BUCKETS, bucket_of, buckets_of, digest_all, hash_id, hash_text, hash_texts
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,13 @@ def test_many_texts_are_hashed_like_single_ones() -> None:
 
     assert hash_texts(texts).tolist() == [hash_text(text) for text in texts]
     assert buckets_of(hash_texts(texts)).tolist() == [bucket_of(text) for text in texts]
+
+
+@pytest.mark.parametrize("size", [12, 16])
+def test_digests_are_those_of_each_content_alone(size: int) -> None:
+    contents = [b"", b"u1", b"u2", b"u1", bytes(300)]
+
+    assert digest_all(contents, size) == [blake2b(content, digest_size=size).hexdigest() for content in contents]
 
 
 def test_entities_spread_over_all_buckets() -> None:

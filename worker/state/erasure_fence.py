@@ -7,13 +7,13 @@ writes an answer reads the mark of its user: see `worker.state.guarded_writer`.
     erased:{hash of the user}    string    the time up to which the user is erased, in epoch milliseconds
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from contract.errors import StaleState
+from contract.hashing import digest_all
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.units import DAY_MS
 from worker.ops import metrics
@@ -59,8 +59,8 @@ class ErasureFence:
 
     def mark_keys(self, users: Iterable[str]) -> list[str]:
         """`mark_key` of each, without the cost of a call for each."""
-        start, digest = f"{self._prefix}erased:", hashlib.blake2b
-        return [start + digest(user.encode(), digest_size=HASH_BYTES).hexdigest() for user in users]
+        start = f"{self._prefix}erased:"
+        return [start + digest for digest in digest_all(map(str.encode, users), HASH_BYTES)]
 
     def mark(self, client: RedisClient, until_ms: Mapping[str, int], ttl_s: int) -> None:
         """Mark these users (by id) on a server where answers live for at most `ttl_s`; before these are deleted."""
