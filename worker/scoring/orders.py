@@ -68,8 +68,10 @@ class OrderHandler:
                 shadow=row_shadow,
                 entities=entities,
             )
-            decision = self._build_decision(arrival, outcome, probability)
-            answers.append(Answer(DECISION, scored, decision, digest))
+            answer = Answer(DECISION, scored, self._build_decision(arrival, outcome, probability), digest)
+            answer.encode_row()  # here, where its parts are in the processor's cache: after the batch it takes longer
+            answer.encode_message()
+            answers.append(answer)
         self._count(scores, len(rows))
         return answers
 
