@@ -71,7 +71,7 @@ class ListVariants:
 
 def mark_answer(answer: Answer, experiments: dict[str, str]) -> Answer:
     """The list and its row with the arms of the user."""
-    return answer._replace(
+    return answer.replace(
         scored=replace(answer.scored, experiments=experiments),
         message=replace(answer.message, experiments=experiments),
     )

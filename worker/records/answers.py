@@ -71,34 +71,41 @@ class AnswerKind:
     count: Callable[[Iterable[Any]], None] | None = None
 
 
-class AnswerFields(NamedTuple):
-    """The fields of an answer."""
-
-    kind: AnswerKind
-    scored: ScoredRow
-    message: Any = None
-    digest: str = ""
-
-
-class Answer(AnswerFields):
+class Answer(msgspec.Struct, gc=False, eq=False):
     """One answer: its scored row, and its message where the kind has one, each encoded once for claim and record.
 
     `digest`: of the event's content, for kinds that are claimed; empty if it is not known.
     """
 
+    kind: AnswerKind
+    scored: ScoredRow
+    message: Any = None
+    digest: str = ""
+    row_bytes: bytes | None = None  # once it is encoded
+    message_bytes: bytes | None = None
+
     def encode_row(self) -> bytes:
         """The scored row as MessagePack."""
-        encoded: bytes | None = self.__dict__.get("row")
-        if encoded is None:
-            encoded = self.__dict__["row"] = to_msgpack(self.scored)
-        return encoded
+        if self.row_bytes is None:
+            self.row_bytes = to_msgpack(self.scored)
+        return self.row_bytes
 
     def encode_message(self) -> bytes:
         """The message, as its kind encodes it."""
-        encoded: bytes | None = self.__dict__.get("message_bytes")
-        if encoded is None:
-            encoded = self.__dict__["message_bytes"] = self.kind.encode(self.message)
-        return encoded
+        if self.message_bytes is None:
+            self.message_bytes = self.kind.encode(self.message)
+        return self.message_bytes
+
+    def replace(self, **changes: Any) -> "Answer":
+        """The answer with other fields, which are encoded when they are needed."""
+        return replace(self, row_bytes=None, message_bytes=None, **changes)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, whichever of them is encoded already."""
+        if not isinstance(other, Answer):
+            return NotImplemented
+        first, second = ((answer.kind, answer.scored, answer.message, answer.digest) for answer in (self, other))
+        return first == second
 
 
 def kinds_among(answers: Iterable[Answer]) -> set[AnswerKind]:

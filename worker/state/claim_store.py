@@ -155,16 +155,15 @@ class ClaimStore:
 
     def _to_writes(self, kind: AnswerKind, answers: Sequence[Answer]) -> list[GuardedWrite]:
         """The claims of answers of one kind."""
+        rows = [answer.scored for answer in answers]
         entries = [
-            conflict_entry(row.event_id, digest, row.user_id) if row.is_conflict else ident
-            for (_, row, _, digest), ident in zip(
-                answers, escape_ids([answer.scored.event_id for answer in answers]), strict=True
-            )
+            conflict_entry(row.event_id, answer.digest, row.user_id) if row.is_conflict else ident
+            for answer, row, ident in zip(answers, rows, escape_ids([row.event_id for row in rows]), strict=True)
         ]
         prefix = self._key(kind, "")
         return [
-            GuardedWrite(prefix + entry, to_stored(answer), answer.scored.user_id, answer.scored.ts_ms, entry)
-            for answer, entry in zip(answers, entries, strict=True)
+            GuardedWrite(prefix + entry, to_stored(answer), row.user_id, row.ts_ms, entry)
+            for answer, row, entry in zip(answers, rows, entries, strict=True)
         ]
 
     def _read(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -204,7 +203,7 @@ def to_conflict(answer: Answer) -> Answer:
     """The answer to an event whose id another event has."""
     metrics.DECISION_CONFLICTS.inc()
     message = claim_policy(answer.kind).to_conflict(answer.message)
-    return answer._replace(scored=replace(answer.scored, is_conflict=True), message=message)
+    return answer.replace(scored=replace(answer.scored, is_conflict=True), message=message)
 
 
 def conflict_entry(event_id: str, digest: str, user: str) -> str:

@@ -170,7 +170,7 @@ def test_a_decision_lost_by_redis_is_also_removed_from_the_index(store: ClaimSto
 def test_a_shadow_s_scores_are_claimed_with_the_decision(store: ClaimStore) -> None:
     # given an attempt with a shadow, and a later one without it
     without = make_decision("o1", "decline", "v1")
-    with_shadow = without._replace(scored=replace(without.scored, shadow_version="v2", shadow={"fraud": (0.9,)}))
+    with_shadow = without.replace(scored=replace(without.scored, shadow_version="v2", shadow={"fraud": (0.9,)}))
     # when
     actual = [store.claim([with_shadow]), store.claim([without])]
     # then
@@ -198,7 +198,7 @@ def test_another_order_with_the_same_id_is_reviewed_over_all_attempts(
     # then it has its own decision, which is the same after a crash
     assert conflict.message == replace(second.message, action="review", reasons=("a", "b", ID_TAKEN))
     assert conflict.scored == replace(second.scored, is_conflict=True)
-    later = second._replace(message=replace(second.message, action="decline", model_version="v2"))
+    later = second.replace(message=replace(second.message, action="decline", model_version="v2"))
     assert store.claim([later]) == [conflict]
     # and the first one's claim remains, also for a copy of it
     assert store.claim([first]) == [first]

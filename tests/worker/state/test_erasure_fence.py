@@ -102,7 +102,7 @@ def decide(user: str, ts_ms: int, event_id: str = "") -> Answer:
 def cache_answers(user: str, ts_ms: int) -> list[Answer]:
     """A list and a ranking of a user."""
     answers = [make_list(user, ts_ms), make_ranking("red", user)]
-    return [answer._replace(scored=replace(answer.scored, ts_ms=ts_ms)) for answer in answers]
+    return [answer.replace(scored=replace(answer.scored, ts_ms=ts_ms)) for answer in answers]
 
 
 @pytest.mark.parametrize("ts_ms", [UNTIL_MS - 1, UNTIL_MS, UNTIL_MS + 1])
