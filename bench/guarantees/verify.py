@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,9 @@ from worker.maintenance.verification import EntitySample, Verification, run_repe
 from worker.redis.client import RedisClient
 from worker.state.profile_store import open_profile_store
 
-ROUND_LOOKS: Final = 50  # the log of a round grows with its looks, and each reads all of it
+# The log of a round grows while looks are taken, and each look reads all of it: on a busy machine they would not end.
+ROUND_LOOKS: Final = 50
+ROUND_EVENTS: Final = 15_000
 PARTS: Final = 10  # of all entities; a look verifies one of them, as `worker verify` does by default
 DIFFERENCES_MAX: Final = 1_000_000  # all of them
 TICK_S: Final = 0.05
@@ -69,8 +71,17 @@ class VerifyOutcome(msgspec.Struct, kw_only=True):
 class VerifyRound:
     """Looks at one environment while its workers answer `rate` events a second."""
 
-    def __init__(self, *, environment: RunEnvironment, rate: int, seed: int, outcome: VerifyOutcome) -> None:
-        self.environment, self.rate, self.outcome = environment, rate, outcome
+    def __init__(
+        self,
+        *,
+        environment: RunEnvironment,
+        rate: int,
+        seed: int,
+        kinds: Iterator[str],
+        outcome: VerifyOutcome,
+    ) -> None:
+        """`kinds`: of the next errors."""
+        self.environment, self.rate, self.kinds, self.outcome = environment, rate, kinds, outcome
         self.workers = KillRun(
             environment=environment, plan=KillPlan(orders=0, clicks=0, kills=0, seed=seed), report=print_progress
         )
@@ -83,8 +94,12 @@ class VerifyRound:
         self.standing: list[InjectedError] = []
         self.look_s: list[float] = []
 
-    def run(self, looks: int, errors: int) -> None:
-        """Make `looks` looks, the last `errors` of them each after an injected error."""
+    def run(self, looks: int, errors: int, events_max: int) -> tuple[int, int]:
+        """Make at most `looks` looks, the last `errors` of them each after an injected error.
+
+        Returns how many of both it made before the log had `events_max` events; at least one of each.
+        """
+        plain = made_errors = 0
         self.environment.create_topics()
         started_s = time.monotonic()
         try:
@@ -93,24 +108,27 @@ class VerifyRound:
             with self._traffic():
                 self._wait_for_slices()
                 self.profiles.refresh_generation()
-                for _ in range(looks - errors):
+                while plain < looks - errors and not (plain and self._count_sent() >= events_max):
                     self._look(next(self.parts))
-                kinds = cycle(ERROR_KINDS)
-                remaining = errors
-                while remaining:
-                    remaining -= self._look_after(self.injector.inject(next(kinds)))
+                    plain += 1
+                while made_errors < errors and not (made_errors and self._count_sent() >= events_max):
+                    made_errors += self._look_after(self.injector.inject(next(self.kinds)))
         finally:
             for process in self.workers.processes.values():
                 process.child.kill()
                 process.close()
             self.reader.close()
             self.client.close()
-        sent = sum(producer.event_count for producer in self.workers.producers.values())
+        sent = self._count_sent()
         self.outcome.events += sent
         print_progress(
             f"{self.outcome.looks} looks, {self.outcome.errors_found} errors found, {self.outcome.false} false; "
             f"{sent / (time.monotonic() - started_s):.0f} events/s in this round"
         )
+        return plain + made_errors, made_errors
+
+    def _count_sent(self) -> int:
+        return sum(producer.event_count for producer in self.workers.producers.values())
 
     def _look(self, part: int) -> set[SliceName]:
         """Verify one part of all entities; what was found that no standing error explains is false."""
@@ -130,8 +148,8 @@ class VerifyRound:
         outcome = self.outcome
         outcome.looks += 1
         outcome.slices += result.slices
-        for reason, count in result.unchecked_by_reason.items():
-            outcome.unchecked[reason] = outcome.unchecked.get(reason, 0) + count
+        for reason, slices in result.unchecked_by_reason.items():
+            outcome.unchecked[reason] = outcome.unchecked.get(reason, 0) + slices
         differences = parse_differences(result)
         false = differences.keys() - {name for error in self.standing for name in error.explained}
         outcome.false += len(false)
@@ -205,16 +223,21 @@ def main(argv: Sequence[str]) -> int:
     """Run on its own servers. 0: no false mismatch, and every injected error was found."""
     arguments = parse(argv)
     outcome, look_s = VerifyOutcome(load_at_start=round(os.getloadavg()[0], 2)), list[float]()
-    started_s, rounds = time.monotonic(), -(-arguments.looks // ROUND_LOOKS)
+    started_s, kinds = time.monotonic(), cycle(ERROR_KINDS)
+    looks, errors = arguments.looks, arguments.errors  # still to be made
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-verify-")))
         kafka, redis = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
-        for number in range(rounds):
+        for number in count():
+            if not looks:
+                break
             environment = RunEnvironment(kafka=kafka, redis=redis, folder=folder, prefix=f"r{number}.")
             round_ = VerifyRound(
-                environment=environment, rate=arguments.rate, seed=arguments.seed + number, outcome=outcome
+                environment=environment, rate=arguments.rate, seed=arguments.seed + number, kinds=kinds, outcome=outcome
             )
-            round_.run(split(arguments.looks, rounds, number), split(arguments.errors, rounds, number))
+            round_looks = min(looks, ROUND_LOOKS)
+            made_looks, made_errors = round_.run(round_looks, errors * round_looks // looks, ROUND_EVENTS)
+            looks, errors = looks - made_looks, errors - made_errors
             look_s += round_.look_s
             redis.flush()
             kafka.delete_topics(environment.prefix)
@@ -223,11 +246,6 @@ def main(argv: Sequence[str]) -> int:
     outcome.look_s = min_median_max(look_s, 2)
     print_result(outcome, as_json=arguments.json)
     return 0 if outcome.passed else 1
-
-
-def split(total: int, parts: int, number: int) -> int:
-    """The share of one of `parts` in `total`."""
-    return total // parts + (number < total % parts)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """Guarantees across processes: a verification under traffic finds every injected error and nothing else."""
 
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def test_a_verification_under_traffic_finds_each_injected_error_and_nothing_else
     environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
     outcome = VerifyOutcome()
     # when
-    VerifyRound(environment=environment, rate=300, seed=seed, outcome=outcome).run(looks=26, errors=16)
+    round_ = VerifyRound(environment=environment, rate=300, seed=seed, kinds=cycle(ERROR_KINDS), outcome=outcome)
+    round_.run(looks=26, errors=16, events_max=10**9)
     # then
     assert (outcome.false, outcome.errors_found) == (0, 16)
     assert outcome.injected == dict.fromkeys(ERROR_KINDS, 2)
