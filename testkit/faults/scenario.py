@@ -27,6 +27,7 @@ from worker.state.profile_store import open_profile_store
 
 PARTITIONS: Final = 4
 TIMEOUT_S: Final = 180.0  # the open transaction of a zombie holds the offsets of the group back for 60 s and more
+POLL_S: Final = 0.05
 ORDERS_PER_SEND: Final = 24
 INSTANCES: Final = ("0", "1")
 
@@ -185,7 +186,7 @@ class Scenario:
             for partition, end in ends.items()
             if committed.get(TopicPartition(*partition), -1) < end > 0
         ]
-        if uncommitted or len(sources) != len(ends):  # more, where the reader does not know an added partition yet
+        if uncommitted or len(sources) != len(ends):
             return uncommitted or [f"{len(sources)} of {len(ends)} partitions are owned"]
         profiles = open_profile_store(self.redis, self.environment.redis_prefix)
         profiles.refresh_generation()
@@ -199,7 +200,13 @@ class Scenario:
         return [f"{source} is not merged everywhere" for source in sorted(unmerged)]
 
     def add_partitions(self, topic: str, total: int) -> None:
+        """Returns once readers that ask from now on know them."""
         self._wait_for_all(self.admin.create_partitions([NewPartitions(topic, total)]))
+        deadline = time.monotonic() + TIMEOUT_S
+        while (known := sum(partition.topic == topic for partition in self.list_partitions())) < total:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{topic} should have {total} partitions within {TIMEOUT_S:g} s. Found {known}.")
+            time.sleep(POLL_S)
 
     def delete_records_before(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Delete the records before these offsets, as retention does."""
