@@ -137,8 +137,13 @@ class PromiseAudit:
             wrong_features=self._labels.find_wrong_features(),
             foreign_keys=[key for key in keys if not key.startswith(environment.redis_prefix)],
             half_bundles=self._bundles.find_half_bundles(environment.bundles),
-            repeated=self._labels.duplicates + self._erasures.find_repeated(),
+            repeated=self._labels.duplicates + self._find_repeated_confirmations(),
         )
+
+    def _find_repeated_confirmations(self) -> list[str]:
+        """Erasures that were confirmed again, though Redis never went back and was not rebuilt."""
+        is_executed_again = self._scene.loses_claims or self._scene.counts["state rebuilt"]
+        return [] if is_executed_again else self._erasures.find_repeated()
 
     def _collect_produced(self) -> None:
         traffic = self._scene.traffic

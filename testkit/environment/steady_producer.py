@@ -22,7 +22,6 @@ SILENCE_S: Final = 20.0
 CHECK_S: Final = 2.0
 POLL_S: Final = 0.5
 ANY_PARTITION: Final = -1
-TOPIC_S: Final = 10.0  # in which a topic that was recreated becomes known
 PURGED: Final = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 # Of records for a partition that vanished; the last is of those that a thread of the client was about to send.
 MISSING: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError._DESTROY)
@@ -68,7 +67,7 @@ class SteadyProducer:
         self._taken: set[tuple[RecordPosition, int]] = set()
         self._check_due_s = 0.0  # while records are unconfirmed
         self._answered = False  # the broker, at the last check
-        self._holds = False  # records until the topics could be read
+        self._holds = False  # records, until the next client could read the topics
         self._client = self._create_client()
 
     def produce(
@@ -95,8 +94,7 @@ class SteadyProducer:
             on_taken=on_taken,
         )
         number = next(self._numbers)
-        if not self._holds:
-            self._send(number, record)
+        self._send(number, record)
         self._unconfirmed[number] = record
 
     def poll(self, timeout_s: float = 0.0) -> None:
@@ -121,17 +119,20 @@ class SteadyProducer:
         return Producer(self._settings)
 
     def _send(self, number: int, record: UnconfirmedRecord) -> None:
-        """Hand a record to the client, which refuses one of a topic that it last saw missing: asks again then."""
-        give_up_s = time.monotonic() + TOPIC_S
-        while True:
-            try:
-                self._hand_over(number, record)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError._UNKNOWN_TOPIC or time.monotonic() > give_up_s:
-                    raise
-                self._client.list_topics(timeout=TOPIC_S)
-            else:
-                return
+        """Hand a record to the client, unless it refuses one of a topic that it last saw missing.
+
+        That one and all later ones are held for the next client. To ask for the topic here would wait for brokers that
+        the caller may be about to start.
+        """
+        if self._holds:
+            return
+        try:
+            self._hand_over(number, record)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._UNKNOWN_TOPIC:
+                raise
+            self._holds = True
+            self._check_due_s, self._answered = 0.0, True
 
     def _hand_over(self, number: int, record: UnconfirmedRecord) -> None:
         self._client.produce(
@@ -191,7 +192,8 @@ class SteadyProducer:
             self._confirm(number, position)
         for number, record in self._unconfirmed.items():
             self._send(number, record)
-        self._postpone_check()
+        if not self._holds:
+            self._postpone_check()
 
     def _close_client(self) -> None:
         """Drop what the client still holds: its own `close` waits for each record until that times out.
