@@ -10,6 +10,7 @@ from contract.profiles.erasures import NO_ERASURES
 from contract.settings.reading import Settings
 from worker.erasure.service import ErasureService
 from worker.group.consumer import GroupConsumer
+from worker.group.consumer_client import gather_records
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.producer import TransactionalProducer
 from worker.ops.retry import Retry
@@ -47,9 +48,8 @@ class AssembledWorker:
         """Connect to Kafka and fence a former process of this instance; the consumer has still to subscribe."""
         settings, lane = self.settings, self.lane
         group, instance = settings.kafka.group(lane.name), settings.worker.instance
-        consumer = GroupConsumer(
-            kafka=settings.kafka, group=group, instance=instance, skips_gaps=False, gathering_ms=lane.gathering_ms
-        )
+        kafka = gather_records(settings.kafka, lane.gathering_ms)
+        consumer = GroupConsumer(kafka=kafka, group=group, instance=instance, skips_gaps=False)
         membership = GroupMembership(consumer)
         retry = Retry(self.retry.stop, on_wait=membership.heartbeat, wait_max_s=self.retry.wait_max_s)
         producer = TransactionalProducer(

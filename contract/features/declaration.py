@@ -112,12 +112,12 @@ NO_COLUMNS: Final = GroupLayout()
 def lay_out(features: Sequence[Feature]) -> GroupLayout:
     """The columns of the features of one group."""
     numbers = tuple(feature for feature in features if feature.kind == "number")
-    vectors, number_count = place([f for f in features if f.kind == "vector"], len(numbers))
-    spans, id_count = place([f for f in features if f.kind not in ("number", "vector")], 0)
+    vectors, number_count = assign_columns([f for f in features if f.kind == "vector"], len(numbers))
+    spans, id_count = assign_columns([f for f in features if f.kind not in ("number", "vector")], 0)
     return GroupLayout(numbers, vectors, spans, (number_count, id_count))
 
 
-def place(features: Sequence[Feature], start: int) -> tuple[tuple[Span, ...], int]:
+def assign_columns(features: Sequence[Feature], start: int) -> tuple[tuple[Span, ...], int]:
     """The columns of features from a start on, and their end."""
     spans = list[Span]()
     for feature in features:

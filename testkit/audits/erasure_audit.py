@@ -25,9 +25,13 @@ class ErasureAudit:
         """Requests without a confirmation."""
         return [f"erasure {e.event_id} is not confirmed" for e in erasures if not self._confirmed[e.event_id]]
 
-    def find_repeated(self) -> list[str]:
-        """Requests with more than one confirmation."""
-        return [f"erasure {ident} is confirmed {count} times" for ident, count in self._confirmed.items() if count > 1]
+    def find_repeated(self, executions_max: int = 1) -> list[str]:
+        """Requests with more confirmations than times they may have been executed."""
+        return [
+            f"erasure {ident} is confirmed {count} times"
+            for ident, count in self._confirmed.items()
+            if count > executions_max
+        ]
 
     def find_left(
         self, client: RedisClient, prefix: str, erasures: Mapping[str, Erasure], orders: Mapping[str, Iterable[str]]

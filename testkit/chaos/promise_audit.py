@@ -34,6 +34,8 @@ from worker.redis.client import RedisClient
 
 OUTPUT_KINDS: Final = ("decisions", "scored", "dead_letters", "feedback", "erased")
 INPUT_KINDS: Final = (*FOLDED_KINDS, "labels", "products", "erasures")
+# After each of these faults workers may execute the erasures so far again, and confirm them again.
+EXECUTES_AGAIN: Final = ("Redis flushed", "Redis set back to a snapshot", "state rebuilt")
 CHECKED_EARLIER: Final = 500  # decisions of earlier rounds whose copies in Redis are compared again
 
 
@@ -137,13 +139,9 @@ class PromiseAudit:
             wrong_features=self._labels.find_wrong_features(),
             foreign_keys=[key for key in keys if not key.startswith(environment.redis_prefix)],
             half_bundles=self._bundles.find_half_bundles(environment.bundles),
-            repeated=self._labels.duplicates + self._find_repeated_confirmations(),
+            repeated=self._labels.duplicates
+            + self._erasures.find_repeated(1 + sum(self._scene.counts[fault] for fault in EXECUTES_AGAIN)),
         )
-
-    def _find_repeated_confirmations(self) -> list[str]:
-        """Erasures that were confirmed again, though Redis never went back and was not rebuilt."""
-        is_executed_again = self._scene.loses_claims or self._scene.counts["state rebuilt"]
-        return [] if is_executed_again else self._erasures.find_repeated()
 
     def _collect_produced(self) -> None:
         traffic = self._scene.traffic

@@ -6,13 +6,15 @@ from pathlib import Path
 from contract.bundle import read_bundle
 from contract.events.model import Label
 from contract.joining.examples import example_from_row
-from contract.messages import Decision, ScoredRow
+from contract.messages import Decision, ErasureConfirmation, ScoredRow, to_json
 from testkit.audits.bundle_audit import BundleAudit
 from testkit.audits.delivery_ledger import DeliveryLedger
+from testkit.audits.erasure_audit import ErasureAudit
 from testkit.audits.key_order import KeyOrderAudit
 from testkit.audits.label_audit import LabelAudit
 from testkit.chaos.fault_schedule import FaultDeck
 from testkit.environment.tiny_bundle import publish_tiny
+from transport.records import Record, TopicPartition
 
 HOUR_MS = 3_600_000
 
@@ -131,6 +133,19 @@ def test_an_order_whose_claim_was_lost_may_be_decided_twice() -> None:
 
     ledger.unclaimed.add("o1")
     assert ledger.find_conflicts() == []
+
+
+def test_an_erasure_is_confirmed_as_often_as_it_may_have_been_executed() -> None:
+    # given
+    audit = ErasureAudit()
+    for ident in ("e1", "e2", "e2", "e3", "e3", "e3"):
+        confirmation = ErasureConfirmation(event_id=ident, user_id="u", ts_ms=1)
+        audit.record_confirmation(Record(TopicPartition("shop.erased", 0), 0, b"u", to_json(confirmation), (), 0))
+
+    # then
+    assert audit.find_repeated() == ["erasure e2 is confirmed 2 times", "erasure e3 is confirmed 3 times"]
+    assert audit.find_repeated(2) == ["erasure e3 is confirmed 3 times"]
+    assert audit.find_repeated(3) == []
 
 
 def test_rows_of_no_published_bundle_and_half_bundles_are_found(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def read_interaction_tables(
     """
     tables, left_out, has_times = list[Any](), Counter[str](), True
     for path in paths:
-        raw = name_times(rename_columns(read_file(path), path), path)
+        raw = convert_times(rename_columns(read_file(path), path), path)
         has_times = has_times and "ts_ms" in raw.column_names
         tables.append(clean(raw, left_out, intake.folded_placeholders))
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
@@ -121,7 +121,7 @@ def rename_columns(table: Any, path: Path) -> Any:
     return table.select(list(own.values())).rename_columns(list(own))
 
 
-def name_times(table: Any, path: Path) -> Any:
+def convert_times(table: Any, path: Path) -> Any:
     """The table with its times in ms, as numbers; says so where they look like another unit."""
     if "ts_ms" not in table.column_names:
         return table

@@ -37,13 +37,11 @@ class GroupConsumer:
         instance: str,
         skips_gaps: bool = True,
         strategy: Strategy = "cooperative-sticky",
-        gathering_ms: int = 0,
     ) -> None:
         """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`.
 
         `strategy`: "range" gives one member the same partitions of all topics that have as many, and revokes all
-        partitions at each rebalance; "cooperative-sticky" revokes only those that move. `gathering_ms`: how long the
-        broker gathers records before it answers; 0: it answers with the first.
+        partitions at each rebalance; "cooperative-sticky" revokes only those that move.
         """
         self._member = GroupMember(
             kafka=kafka,
@@ -51,7 +49,6 @@ class GroupConsumer:
             instance=instance,
             skips_gaps=skips_gaps,
             strategy=strategy,
-            gathering_ms=gathering_ms,
             callbacks=AssignmentCallbacks(assigned=self._on_assigned, revoked=self._on_revoked, closed=self._on_closed),
         )
         self.timeout_s = TIMEOUT_S

@@ -20,19 +20,13 @@ def build_configuration(
     *,
     skips_gaps: bool,
     strategy: str,
-    gathering_ms: int,
     on_error: Callable[[KafkaError], None],
 ) -> dict[str, Any]:
-    """The options of a static member that commits by itself and reports the ends of partitions.
-
-    `gathering_ms`: for so long the broker gathers records before it answers; 0: it answers with the first.
-    """
-    fetching = {"fetch.wait.max.ms": gathering_ms, "fetch.min.bytes": GATHERED_BYTES} if gathering_ms else {}
+    """The options of a static member that commits by itself and reports the ends of partitions."""
     return {
         "isolation.level": "read_committed",
         "auto.offset.reset": "earliest" if skips_gaps else "error",
         "fetch.wait.max.ms": 50,
-        **fetching,
         "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic created later is found
         **kafka.connection(),
         "group.id": name.group,
@@ -45,6 +39,14 @@ def build_configuration(
         "error_cb": on_error,
         "log_level": 3,
     }
+
+
+def gather_records(kafka: KafkaSettings, gathering_ms: int) -> KafkaSettings:
+    """Settings of a consumer for which brokers gather records for so long; 0: they answer with the first record."""
+    if not gathering_ms:
+        return kafka
+    gathering = {"fetch.wait.max.ms": gathering_ms, "fetch.min.bytes": GATHERED_BYTES}
+    return kafka.model_copy(update={"client": {**gathering, **kafka.client}})
 
 
 def close_client(client: Consumer, assignment: Iterable[TopicPartition]) -> None:

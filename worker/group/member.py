@@ -52,7 +52,6 @@ class GroupMember:
         instance: str,
         skips_gaps: bool,
         strategy: Strategy,
-        gathering_ms: int,
         callbacks: AssignmentCallbacks,
     ) -> None:
         self.is_eager = strategy == "range"
@@ -68,12 +67,7 @@ class GroupMember:
         self._rejoin_due_s: float | None = None  # of a member whose client was replaced
         self._rejoin_wait_s = REJOIN_WAIT_S
         self._configuration = build_configuration(
-            kafka,
-            self._name,
-            skips_gaps=skips_gaps,
-            strategy=strategy,
-            gathering_ms=gathering_ms,
-            on_error=self._on_error,
+            kafka, self._name, skips_gaps=skips_gaps, strategy=strategy, on_error=self._on_error
         )
         self.client = create_client(Consumer, self._configuration)
 

@@ -15,7 +15,7 @@ from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
 from worker.group.consumer import GroupConsumer
-from worker.group.consumer_client import build_configuration
+from worker.group.consumer_client import build_configuration, gather_records
 from worker.group.instance_name import InstanceName
 
 MEMBERS = 24
@@ -73,12 +73,10 @@ def test_the_broker_gathers_records_where_the_lane_says_so_unless_the_settings_s
     client: dict[str, str | int | float | bool], gathering_ms: int, expected: tuple[int, int | None]
 ) -> None:
     # given
-    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", client=client)
+    kafka = gather_records(KafkaSettings(bootstrap_servers="127.0.0.1:1", client=client), gathering_ms)
     name = InstanceName(group="shop-browsing", instance="0", session_s=1.0)
     # when
-    configuration = build_configuration(
-        kafka, name, skips_gaps=False, strategy="range", gathering_ms=gathering_ms, on_error=lambda error: None
-    )
+    configuration = build_configuration(kafka, name, skips_gaps=False, strategy="range", on_error=lambda error: None)
     # then
     assert (configuration["fetch.wait.max.ms"], configuration.get("fetch.min.bytes")) == expected
 
