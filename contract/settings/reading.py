@@ -45,7 +45,13 @@ from contract.settings.monitor import MonitorConfig
 from contract.settings.names import find_unknown_variables
 from contract.settings.placements import PlacementSettings
 from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings
-from contract.settings.tasks import Probability, ThresholdAction, list_task_names, read_tasks
+from contract.settings.tasks import (
+    Probability,
+    ThresholdAction,
+    find_threshold_mistakes,
+    list_task_names,
+    read_tasks,
+)
 from contract.settings.training import TrainingConfig
 from contract.settings.worker import FeedbackSettings, ListSettings, LogSettings, Rule, WorkerSettings
 from contract.tasks import Task
@@ -282,10 +288,7 @@ def find_task_mistakes(tasks: Sequence[Task], features: FeatureSet) -> Iterator[
 
 
 def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str]:
-    """What is wrong between values: names used twice, thresholds of undeclared tasks. `task_names`: of all `[[tasks]]`.
-
-    Thresholds need no declared tasks if none is declared: they may be for the tasks of a bundle.
-    """
+    """What is wrong between values: names used twice, thresholds of other tasks. `task_names`: of all `[[tasks]]`."""
     topics = sorted(settings.topics.names_by_kind().values())
     if len(set(topics)) < len(topics):
         yield f"Each kind should have a topic of its own. Found {topics}."
@@ -295,14 +298,7 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
     if len(set(task_names)) < len(task_names):
         yield f"Tasks should have names of their own. Found {task_names}."
     yield from find_map_mistakes(settings)
-    declared = ", ".join(dict.fromkeys(task_names))
-    for name, by_action in settings.thresholds.items():
-        if task_names and name not in task_names:
-            nearest = describe_nearest(name, task_names)
-            yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name{nearest}."
-        review, decline = by_action.get("review", 0.0), by_action.get("decline", 1.0)
-        if review > decline:
-            yield f"`thresholds.{name}.review` should be no more than its `decline`, {decline:g}. Found {review:g}."
+    yield from find_threshold_mistakes(settings.thresholds, settings.tasks, task_names)
     yield from find_entity_mistakes(settings.entities)
 
 

@@ -3,7 +3,7 @@
 `contract.tasks.Task`, which is also part of a bundle's manifest, has the fields and their defaults.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -19,6 +19,8 @@ from pydantic import (
 )
 
 from contract.features.declaration import GROUPS
+from contract.features.sources import describe_nearest
+from contract.graphs import DECIDE
 from contract.settings.section import Section, refuse_bool
 from contract.tasks import Task
 
@@ -85,3 +87,30 @@ def list_task_names(tables: object) -> list[str | None]:
         return []
     names = [table.get("name") if isinstance(table, Mapping) else None for table in tables]
     return [name if isinstance(name, str) else None for name in names]
+
+
+def takes_thresholds(task: Task) -> bool:
+    """Whether orders get a probability of this task, which thresholds are compared with."""
+    return task.graph == DECIDE.name and task.kind in ("binary", "graded")
+
+
+def find_threshold_mistakes(
+    thresholds: Mapping[str, Mapping[str, float]], tasks: Sequence[Task], task_names: Sequence[str]
+) -> Iterator[str]:
+    """Thresholds that decide nothing, and a `review` above its `decline`.
+
+    `tasks`: the valid ones; `task_names`: of all. If none is declared, thresholds may be for the tasks of a bundle.
+    """
+    tasks_by_name = {task.name: task for task in tasks}
+    for name, by_action in thresholds.items():
+        if task_names and name not in task_names:
+            declared, nearest = ", ".join(dict.fromkeys(task_names)), describe_nearest(name, task_names)
+            yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name{nearest}."
+        if (task := tasks_by_name.get(name)) and not takes_thresholds(task):
+            yield (
+                f"`thresholds.{name}` should be of a binary or graded task of graph {DECIDE.name}. "
+                f"Found a {task.kind} task of graph {task.graph}."
+            )
+        review, decline = by_action.get("review", 0.0), by_action.get("decline", 1.0)
+        if review > decline:
+            yield f"`thresholds.{name}.review` should be no more than its `decline`, {decline:g}. Found {review:g}."

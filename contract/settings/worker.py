@@ -71,7 +71,7 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-Bound = Annotated[float, BeforeValidator(refuse_bool)]
+Bound = Annotated[float, BeforeValidator(refuse_bool), Field(allow_inf_nan=False)]
 
 
 class Rule(Section):
@@ -91,6 +91,8 @@ class Rule(Section):
     def _check_condition(self) -> Self:
         if (self.equals is None) == (self.above is None and self.below is None):
             raise ValueError("should have `above`, `below` or both, or `equals` alone")
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ValueError("should have an `above` that is less than its `below`")
         return self
 
     @property

@@ -432,6 +432,37 @@ def test_thresholds_of_an_undeclared_task_are_refused(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "graph"),
+    [("binary", "recommend"), ("graded", "search"), ("multiclass", "decide"), ("regression", "decide")],
+)
+def test_a_threshold_that_decides_no_order_is_refused(write: Write, kind: str, graph: str) -> None:
+    write(f'[thresholds.x]\nreview = 0.1\n[[tasks]]\nname = "x"\nkind = "{kind}"\ngroups = []\ngraph = "{graph}"')
+    assert read_errors() == [
+        f"`thresholds.x` should be of a binary or graded task of graph decide. Found a {kind} task of graph {graph}."
+    ]
+
+
+@pytest.mark.parametrize("kind", ["binary", "graded"])
+def test_a_threshold_for_a_probability_of_orders_is_accepted(write: Write, kind: str) -> None:
+    write(f"[thresholds.fraud]\nreview = 0.1\n{FRAUD.replace('binary', kind)}")
+    assert read_settings()[0].thresholds == {"fraud": {"review": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error"),
+    [
+        ("above = 10, below = 5", "`rules.0` should have an `above` that is less than its `below`. Found "),
+        ("above = 5, below = 5", "`rules.0` should have an `above` that is less than its `below`. Found "),
+        ("above = nan", "`rules.0.above` should be a finite number. Found nan."),
+        ("above = 1, below = inf", "`rules.0.below` should be a finite number. Found inf."),
+    ],
+)
+def test_a_rule_that_no_number_can_meet_is_refused(write: Write, bounds: str, error: str) -> None:
+    write(f"rules = [{{feature = 'order_amount', {bounds}, action = 'review', reason = 'r'}}]")
+    assert [text[: len(error)] for text in read_errors()] == [error]
+
+
 def test_a_task_with_a_wrong_value_still_counts_as_declared(write: Write) -> None:
     write(f"[thresholds.fraud]\nreview = 0.5\n{FRAUD}\nweight = -1\n{CHARGEBACK}")
     assert read_errors() == ["`tasks.0.weight` of task `fraud` should be greater than or equal to 0. Found -1."]
