@@ -16,11 +16,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract.bundle import Manifest, publish
 from contract.features.reading import read_features
+from contract.tasks import Task
 from testkit.checkout import ROOT
 
 FEATURES: Final = read_features(ROOT / "features.toml")
 NEEDED: Final = ("user_clicks_count_1d", "order_amount", "item_price", "item_category")
 ITEMS: Final = ("i0", "i1", "i2", "i3")
+TASKS: Final = (
+    Task(name="fraud", kind="binary", groups=("order",), graph="decide"),
+    Task(name="click", kind="binary", groups=("item",), graph="recommend"),
+    Task(name="purchase", kind="binary", groups=("item",), graph="recommend", through="click"),
+    Task(name="relevance", kind="graded", groups=("item",), graph="search"),
+)
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -129,7 +136,7 @@ def make_manifest(version: str, needed: Sequence[str] = NEEDED) -> Manifest:
         parent=None,
         created_ms=1,
         features={name: FEATURES.digests.get(name, "foreign") for name in needed},
-        tasks=(),
+        tasks=TASKS,
         thresholds={"fraud": {"review": 0.1, "decline": 0.9}},
     )
 

@@ -7,9 +7,10 @@ from contract.bundle import Bundle, current_version, read_bundle
 from contract.errors import BadBundle, BadConfig
 from contract.features.declaration import FeatureSet
 from contract.features.sources import describe_nearest
-from contract.graphs import DECIDE, RECOMMEND
+from contract.graphs import DECIDE, GRAPHS, RECOMMEND
 from contract.object_folder import open_folder
 from contract.settings.reading import Settings
+from contract.settings.tasks import takes_thresholds
 from transport.records import TopicPartition
 from worker.doctor.finding import Finding, Severity, approve
 
@@ -42,7 +43,11 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
     except OSError as error:  # of an object store
         yield Finding(Severity.ERROR, subject, f"`{name}` should answer. Found: {error}")
         return
-    mistakes = [*find_unfit_features(bundle, features), *find_unknown_thresholds(settings, bundle)]
+    mistakes = [
+        *find_unfit_features(bundle, features),
+        *find_missing_tasks(bundle),
+        *find_unknown_thresholds(settings, bundle),
+    ]
     yield from (Finding(Severity.ERROR, f"bundle {version}", text) for text in mistakes)
     yield from find_missing_graphs(bundle)
     if not mistakes:
@@ -88,11 +93,29 @@ def find_unfit_features(bundle: Bundle, features: FeatureSet) -> Iterator[str]:
         yield f"A bundle should need features of events alone. Found columns of a table: {', '.join(columns)}."
 
 
+def find_missing_tasks(bundle: Bundle) -> Iterator[str]:
+    """Tasks that workers require of a graph, and that the bundle's graph does not answer."""
+    for graph in GRAPHS.values():
+        answered = [task.name for task in bundle.manifest.tasks if task.graph == graph.name]
+        missing = [name for name in graph.outputs if name not in answered]
+        if answered and missing:
+            yield (
+                f"A bundle with the graph {graph.name} should have the task {', '.join(missing)}, "
+                f"without which workers refuse it. Found {', '.join(answered)}."
+            )
+
+
 def find_unknown_thresholds(settings: Settings, bundle: Bundle) -> Iterator[str]:
-    """Thresholds in the settings for tasks that neither they nor the bundle have."""
-    declared = [task.name for task in settings.tasks]
-    tasks = [task.name for task in bundle.manifest.tasks]
+    """Thresholds in the settings that the bundle has no probability for.
+
+    A bundle without the graph that decides orders lacks all declared ones, which `find_missing_graphs` tells.
+    """
+    waiting = [] if f"{DECIDE.name}.onnx" in bundle.files else [task.name for task in settings.tasks]
+    tasks = [task.name for task in bundle.manifest.tasks if takes_thresholds(task)]
     for name in settings.thresholds:
-        if name not in (*tasks, *declared):
+        if name not in (*tasks, *waiting):
             nearest = describe_nearest(name, tasks)
-            yield f"`thresholds.{name}` should be of a task of the bundle: {', '.join(tasks)}. Found none{nearest}."
+            yield (
+                f"`thresholds.{name}` should be of a task by which the bundle decides orders: "
+                f"{', '.join(tasks) or 'none'}. Found `{name}`{nearest}."
+            )

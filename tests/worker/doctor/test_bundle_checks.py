@@ -4,11 +4,11 @@ from pathlib import Path
 
 import msgspec
 
-from contract.bundle import Bundle
+from contract.bundle import Bundle, publish
 from contract.features.declaration import FeatureSet
 from contract.settings.reading import Settings
 from contract.tasks import Task
-from testkit.environment.tiny_bundle import make_manifest, publish_tiny
+from testkit.environment.tiny_bundle import make_manifest, publish_tiny, tiny_files
 from tests.worker.events import FEATURES
 from worker.doctor.bundle_checks import check_bundle, find_missing_graphs, find_unknown_thresholds
 from worker.doctor.finding import Finding, Severity
@@ -72,9 +72,50 @@ def test_features_that_are_not_declared_as_in_training_are_errors(tmp_path: Path
     assert "as they were in training" in finding.text
 
 
+FRAUD = Task(name="fraud", kind="binary", groups=("user",), graph="decide")
+ABUSE = msgspec.structs.replace(FRAUD, name="abuse")
+
+
+def make_bundle(*tasks: Task, files: tuple[str, ...] = ("decide.onnx",)) -> Bundle:
+    return Bundle(msgspec.structs.replace(make_manifest("v1"), tasks=tasks), dict.fromkeys(files, b""))
+
+
+def declare(tasks: tuple[Task, ...], *thresholds: str) -> Settings:
+    by_task = {name: {"review": 0.5} for name in thresholds}
+    return Settings().model_copy(update={"thresholds": by_task, "tasks": tasks})
+
+
 def test_a_threshold_for_a_task_that_the_bundle_lacks_is_found_with_the_nearest() -> None:
-    fraud = Task(name="fraud", kind="binary", groups=("user",), graph="decide")
-    bundle = Bundle(msgspec.structs.replace(make_manifest("v1"), tasks=(fraud,)), {})
-    thresholds = {"fruad": {"review": 0.5}, "fraud": {"review": 0.5}}
-    (text,) = find_unknown_thresholds(Settings().model_copy(update={"thresholds": thresholds, "tasks": ()}), bundle)
-    assert text == "`thresholds.fruad` should be of a task of the bundle: fraud. Found none; the nearest is `fraud`."
+    (text,) = find_unknown_thresholds(declare((), "fruad", "fraud"), make_bundle(FRAUD))
+    assert text == (
+        "`thresholds.fruad` should be of a task by which the bundle decides orders: fraud. "
+        "Found `fruad`; the nearest is `fraud`."
+    )
+
+
+def test_a_threshold_for_a_declared_task_that_the_bundle_s_graph_lacks_is_found() -> None:
+    (text,) = find_unknown_thresholds(declare((FRAUD, ABUSE), "fraud", "abuse"), make_bundle(ABUSE))
+    assert text == "`thresholds.fraud` should be of a task by which the bundle decides orders: abuse. Found `fraud`."
+
+
+def test_a_threshold_for_a_task_of_the_bundle_that_decides_no_order_is_found() -> None:
+    click = msgspec.structs.replace(FRAUD, name="click", graph="recommend")
+    (text,) = find_unknown_thresholds(declare((), "click"), make_bundle(click, FRAUD))
+    assert text == "`thresholds.click` should be of a task by which the bundle decides orders: fraud. Found `click`."
+
+
+def test_a_bundle_without_the_graph_that_decides_is_found_by_its_graph_and_not_by_each_threshold() -> None:
+    settings, bundle = declare((FRAUD,), "fraud"), make_bundle(files=("recommend.onnx",))
+    assert not list(find_unknown_thresholds(settings, bundle))
+    assert [finding.subject for finding in find_missing_graphs(bundle)] == ["bundle v1 lane orders"]
+
+
+def test_a_graph_without_the_task_that_workers_need_is_an_error(tmp_path: Path) -> None:
+    # given
+    publish(tmp_path, make_bundle(ABUSE).manifest, tiny_files())
+    # when
+    texts = [finding.text for finding in check(tmp_path) if finding.severity == Severity.ERROR]
+    # then
+    assert (
+        "A bundle with the graph decide should have the task fraud, without which workers refuse it. Found abuse."
+    ) in texts
