@@ -25,7 +25,7 @@ def read_features(path: Path, entities: Sequence[DeclaredEntity] = ()) -> Featur
     `entities`: those that the shop declares, whose profiles may be sources.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")  # some editors begin with a byte order mark
         document = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:  # the second of TOML, of UTF-8, and of a path with a zero
         raise BadConfig([f"{path.name} should declare features. Found: {error}"]) from error

@@ -185,7 +185,7 @@ def parse_list_rules(content: bytes, path: Path, features: FeatureSet) -> tuple[
     if len(content) > FILE_BYTES_MAX:
         raise BadConfig([f"{path} should have at most {FILE_BYTES_MAX} bytes. Found more."])
     try:
-        tables = tomllib.loads(content.decode())
+        tables = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfig([f"{path} should be TOML. Found: {error}"]) from error
     try:

@@ -24,10 +24,10 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from contract.errors import BadConfig
@@ -138,11 +138,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path()))
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, read_tables(config_path())))
 
 
 def config_path() -> Path:
     return Path(os.environ.get("SHOPSTREAM_CONFIG", "shop.toml"))
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, which some editors begin with a byte order mark; none if it does not exist."""
+    return tomllib.loads(path.read_text("utf-8-sig")) if path.exists() else {}
 
 
 def read_settings() -> tuple[Settings, FeatureSet]:
@@ -228,8 +233,10 @@ def describe_error(details: ErrorDetails, root: type, prefix: str, task_names: S
     if details["type"] == "missing":
         return f"{name} should be given. Found {details['input']!r}."
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if details["type"] == "path_type":  # pydantic names its class
+        message = "should be a path"
     choices = QUOTED.findall(message) if isinstance(details["input"], str) else ()
-    nearest = describe_nearest(str(details["input"]), choices)
+    nearest = describe_nearest(str(details["input"]), [choice for choice in choices if choice != details["input"]])
     return f"{name} {message}. Found {hide_password(details['input'])!r}{nearest}."
 
 

@@ -165,6 +165,13 @@ def test_a_review_above_its_decline_is_refused(write: Write) -> None:
     assert read_errors() == ["`thresholds.fraud.review` should be no more than its `decline`, 0.8. Found 0.9."]
 
 
+def test_a_wrong_value_is_not_its_own_nearest(write: Write) -> None:
+    write('intake.private_networks = ["10.0.0.0/33"]')
+    (error,) = read_errors()
+    assert error.startswith("`intake.private_networks.0` should be a network such as 10.0.0.0/8")
+    assert error.endswith(". Found '10.0.0.0/33'.")
+
+
 def test_misspelt_names_of_all_kinds_are_reported_at_once_with_the_nearest(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,7 +417,7 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(
         "`model.hidden` should be greater than or equal to 1. Found 0.",
         "`training.held_out` should be less than 1. Found 1.5.",
         "`watch.rollback` should be a valid boolean, unable to interpret input. Found 'perhaps'.",
-        "`bundles` is not a valid path for <class 'pathlib.Path'>. Found 3.",
+        "`bundles` should be a path. Found 3.",
         f"`unknown` should be one of the settings {sections}. Found none of that name.",
         f"Each kind should have a topic of its own. Found {topics}.",
         "A list should be no longer than its candidates. Found it longer.",
@@ -547,6 +554,19 @@ def test_a_file_that_cannot_be_read_is_reported(
     monkeypatch.setenv("SHOPSTREAM_CONFIG", str(path))
     # then
     assert "shop.toml" in read_errors()[0]
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    (tmp_path / "shop.toml").write_text("worker.batch_max = 7", "utf-8-sig")
+    feature = '[[features]]\nname = "a"\ngroup = "order"\nkind = "number"\nsource = "event.amount"'
+    (tmp_path / "features.toml").write_text(feature, "utf-8-sig")
+    monkeypatch.setenv("SHOPSTREAM_CONFIG", str(tmp_path / "shop.toml"))
+    # when
+    settings, features = read_settings()
+    # then
+    assert settings.worker.batch_max == 7
+    assert list(features.digests) == ["a"]
 
 
 def test_a_missing_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

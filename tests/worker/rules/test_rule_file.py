@@ -94,6 +94,12 @@ def test_a_link_to_a_folder_that_is_moved_to_another_one_is_followed(tmp_path: P
     assert poll_names(file) == ["pin"]
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "rules.toml", f"\ufeff{HIDE}")
+
+    assert [rule.name for rule in RuleFile(path, FEATURES).rules] == ["hide"]
+
+
 def test_a_file_without_rules_ends_them(tmp_path: Path) -> None:
     path = write(tmp_path / "rules.toml", HIDE)
     file = RuleFile(path, FEATURES)
