@@ -34,7 +34,7 @@ from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
 from contract.features.reading import read_features
 from contract.features.sources import describe_nearest
-from contract.graphs import DECIDE, GRAPHS
+from contract.graphs import DECIDE
 from contract.mapping.event_topics import EventTopics
 from contract.profiles.entity_kinds import EntityKinds
 from contract.settings.entities import EntitySettings, declare_entities, find_entity_mistakes
@@ -44,10 +44,11 @@ from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.names import find_unknown_variables
 from contract.settings.placements import PlacementSettings
-from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings
+from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings, resolve_options
 from contract.settings.tasks import (
     Probability,
     ThresholdAction,
+    find_task_mistakes,
     find_threshold_mistakes,
     list_task_names,
     read_tasks,
@@ -192,8 +193,13 @@ def resolve_paths(settings: Settings, folder: Path) -> Settings:
     lists = settings.lists
     if lists.rules:
         lists = lists.model_copy(update={"rules": str(folder / lists.rules)})
+    kafka, registry = (
+        section.model_copy(update={"client": resolve_options(section.client, folder)})
+        for section in (settings.kafka, settings.registry)
+    )
     paths = {"bundles": folder / settings.bundles, "features": folder / settings.features}
-    return settings.model_copy(update={**paths, "feedback": feedback, "lists": lists})
+    sections = {"feedback": feedback, "lists": lists, "kafka": kafka, "registry": registry}
+    return settings.model_copy(update={**paths, **sections})
 
 
 def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
@@ -273,25 +279,6 @@ def find_unknown_features(rules: Sequence[Rule], features: FeatureSet) -> Iterat
                 f"`rules.{number}.feature` should be a declared {kind} of the groups {groups}. "
                 f"Found `{rule.feature}`{nearest}."
             )
-
-
-def find_task_mistakes(tasks: Sequence[Task], features: FeatureSet) -> Iterator[str]:
-    """Groups that a task's graph does not read, and hidden features that are not declared."""
-    names = list(features.digests)
-    for number, task in enumerate(tasks):
-        readable = GRAPHS[task.graph].groups
-        if foreign := [group for group in task.groups if group not in readable]:
-            yield (
-                f"`tasks.{number}.groups` of task `{task.name}` should be what graph {task.graph} reads: "
-                f"{', '.join(readable)}. Found {', '.join(foreign)}."
-            )
-        for name in task.hide:
-            if name not in names:
-                nearest = describe_nearest(name, names)
-                yield (
-                    f"`tasks.{number}.hide` of task `{task.name}` should name declared features. "
-                    f"Found `{name}`{nearest}."
-                )
 
 
 def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str]:

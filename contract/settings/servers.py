@@ -1,7 +1,8 @@
 """[kafka], [redis], [registry], [topics]: the servers, and the names of what is on them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,7 +16,22 @@ NO_TOPICS: Final = ("prefix", "partitions")  # settings of topics that name none
 TOPIC_CHARS_MAX: Final = 249
 TOPIC: Final = re.compile(r"[A-Za-z0-9._-]*")
 REGISTRY_SCHEMES: Final = ("http://", "https://", "mock://")  # the last one is a client's own, for tests
+FILE_OPTION: Final = re.compile(r".+\.(location|keytab|file)")  # of librdkafka and of the registry's client
+SEARCH: Final = "probe"  # in place of a path: librdkafka looks where systems keep certificates
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+
+
+ClientOptions = dict[str, str | int | float | bool]
+
+
+def resolve_options(options: Mapping[str, str | int | float | bool], folder: Path) -> ClientOptions:
+    """The options of a client, those that name a file with the path that is relative to `folder`."""
+    return {
+        name: str(folder / value)
+        if FILE_OPTION.fullmatch(name) and isinstance(value, str) and value not in ("", SEARCH)
+        else value
+        for name, value in options.items()
+    }
 
 
 def check_topic(name: str) -> str:
@@ -38,13 +54,13 @@ Topic = Annotated[str, AfterValidator(check_topic)]
 
 
 class KafkaSettings(Section):
-    """The brokers. `client`: librdkafka's own settings, passed through unchanged (TLS, SASL, ...).
+    """The brokers. `client`: librdkafka's own settings, passed through with paths resolved (TLS, SASL, ...).
 
     `former_group_prefix`: the one under which this shop wrote its answers before; their topics are taken over.
     """
 
     bootstrap_servers: Annotated[str, Field(min_length=1)] = "localhost:9092"
-    client: dict[str, str | int | float | bool] = Field(default={})
+    client: ClientOptions = Field(default={})
     transactions: bool = True
     topic_ids: bool = True  # off for brokers that do not report them (librdkafka's mock cluster)
     session_timeout_ms: Positive = 45_000
@@ -55,7 +71,7 @@ class KafkaSettings(Section):
         """The consumer group of a lane's workers."""
         return f"{self.group_prefix}-{lane}"
 
-    def connection(self) -> dict[str, str | int | float | bool]:
+    def connection(self) -> ClientOptions:
         """The configuration of every client of these brokers.
 
         By default librdkafka replaces its brokers once none of them answers. A transactional producer then may wait for
@@ -114,11 +130,11 @@ def check_registry_url(url: str) -> str:
 class RegistrySettings(Section):
     """A schema registry, whose framing records may begin with; without `url` none is asked.
 
-    `client`: settings of the client, passed through unchanged (`basic.auth.user.info`, `ssl.ca.location`, ...).
+    `client`: settings of the client, passed through with paths resolved (`basic.auth.user.info`, TLS, ...).
     """
 
     url: Annotated[str, AfterValidator(check_registry_url)] = ""
-    client: dict[str, str | int | float | bool] = Field(default={})
+    client: ClientOptions = Field(default={})
 
 
 class TopicSettings(Section):

@@ -18,9 +18,9 @@ from pydantic import (
     field_validator,
 )
 
-from contract.features.declaration import GROUPS
+from contract.features.declaration import GROUPS, FeatureSet
 from contract.features.sources import describe_nearest
-from contract.graphs import DECIDE
+from contract.graphs import DECIDE, GRAPHS
 from contract.settings.section import Section, refuse_bool
 from contract.tasks import Task
 
@@ -87,6 +87,25 @@ def list_task_names(tables: object) -> list[str | None]:
         return []
     names = [table.get("name") if isinstance(table, Mapping) else None for table in tables]
     return [name if isinstance(name, str) else None for name in names]
+
+
+def find_task_mistakes(tasks: Sequence[Task], features: FeatureSet) -> Iterator[str]:
+    """Groups that a task's graph does not read, and hidden features that are not declared."""
+    names = list(features.digests)
+    for number, task in enumerate(tasks):
+        readable = GRAPHS[task.graph].groups
+        if foreign := [group for group in task.groups if group not in readable]:
+            yield (
+                f"`tasks.{number}.groups` of task `{task.name}` should be what graph {task.graph} reads: "
+                f"{', '.join(readable)}. Found {', '.join(foreign)}."
+            )
+        for name in task.hide:
+            if name not in names:
+                nearest = describe_nearest(name, names)
+                yield (
+                    f"`tasks.{number}.hide` of task `{task.name}` should name declared features. "
+                    f"Found `{name}`{nearest}."
+                )
 
 
 def takes_thresholds(task: Task) -> bool:

@@ -126,6 +126,39 @@ def test_relative_paths_are_relative_to_the_file(write: Write, tmp_path: Path, m
     assert not features.features
 
 
+def test_files_that_clients_read_are_relative_to_the_file_of_settings(write: Write, tmp_path: Path) -> None:
+    # given
+    write(
+        """
+        [kafka.client]
+        "ssl.ca.location" = "ca.pem"
+        "ssl.key.location" = "/keys/key.pem"
+        "sasl.kerberos.keytab" = "shop.keytab"
+        "https.ca.location" = "probe"
+        "ssl.crl.location" = ""
+        "client.id" = "shop"
+        [registry.client]
+        "ssl.certificate.location" = "tls/shop.pem"
+        "ssl.ca.location" = false
+        """
+    )
+    # when
+    settings, _ = read_settings()
+    # then
+    assert settings.kafka.client == {
+        "ssl.ca.location": str(tmp_path / "ca.pem"),
+        "ssl.key.location": "/keys/key.pem",
+        "sasl.kerberos.keytab": str(tmp_path / "shop.keytab"),
+        "https.ca.location": "probe",
+        "ssl.crl.location": "",
+        "client.id": "shop",
+    }
+    assert settings.registry.client == {
+        "ssl.certificate.location": str(tmp_path / "tls" / "shop.pem"),
+        "ssl.ca.location": False,
+    }
+
+
 def test_absolute_paths_and_an_absent_store_stay_as_they_are(write: Write, tmp_path: Path) -> None:
     write("bundles = '/models'\n[feedback]\nstore = ''\n")
     settings, _ = read_settings()
