@@ -16,6 +16,7 @@ import msgspec
 from contract.errors import BadConfig, BadEvent
 from contract.events.model import KINDS, Event
 from contract.events.values import name_type
+from contract.features.sources import describe_nearest
 from contract.mapping.builder import Document
 from contract.mapping.event_topics import EventTopics
 from contract.mapping.topic_map import TopicMap
@@ -51,11 +52,14 @@ class Trial:
 def try_map(settings: Settings, source: str, name: str | None, count: int, *, as_json: bool) -> int:
     """Print what becomes of the first records of a file, or of the last ones of a topic; 1 if any is a dead letter."""
     path, chosen = Path(source), choose_map(settings, name)
+    topics = chosen.event_topics()
     if path.is_file():
-        topic = choose_topic(chosen.event_topics())
-        records: Iterable[Record] = read_file(path, topic, count)
-    else:
+        records: Iterable[Record] = read_file(path, choose_topic(topics), count)
+    elif source in topics.kinds:
         records = read_topic(settings, source, count)
+    else:
+        nearest = describe_nearest(source, topics.kinds)
+        raise BadConfig([f"`{source}` should be a file, or the topic of a kind or of a map. Found neither{nearest}."])
     reader = open_record_reader(chosen, make_event_readers(chosen))
     trials = [try_record(reader, record) for record in records]
     if not trials:
@@ -131,8 +135,6 @@ def read_topic(settings: Settings, topic: str, count: int) -> list[Record]:
 def try_record(reader: RecordReader, record: Record) -> Trial:
     """What becomes of one record."""
     place = record.topic_partition.log_text(record.offset)
-    if record.topic_partition.topic not in reader.topics.kinds:
-        raise BadConfig([f"`{record.topic_partition.topic}` should be the topic of a kind or of a map. Found neither."])
     if reader.is_tombstone(record):
         return Trial(place=place, skipped="It deletes what its key names.")
     kind = ""

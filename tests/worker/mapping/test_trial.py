@@ -102,6 +102,17 @@ def test_the_table_names_what_is_never_present(tmp_path: Path, capsys: pytest.Ca
     assert "clicks: never present: attributes, guest_id, session_id, surface" in shown
 
 
+@pytest.mark.parametrize(
+    ("source", "nearest"), [("exports/orders.json", ""), ("acme.order", "; the nearest is `acme.orders`")]
+)
+def test_a_source_that_is_neither_a_file_nor_a_topic_is_refused_without_kafka(source: str, nearest: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        try_map(Settings(map=MAPS), source, None, 10, as_json=True)
+    assert caught.value.errors == [
+        f"`{source}` should be a file, or the topic of a kind or of a map. Found neither{nearest}."
+    ]
+
+
 def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) -> None:
     path = str(write_lines(tmp_path, CLICK))
     with pytest.raises(BadConfig, match="Found the maps orders, clicks"):
