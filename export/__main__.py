@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from contract.bundle import Manifest
 from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
@@ -141,12 +142,23 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
         allow_older=args.older,
         as_candidate=args.as_candidate,
     )
+    warn_if_unserved(result.manifest, features)
     worst = max(result.parity.values())
     print(
         f"Published {result.manifest.version} with {len(result.parity)} graphs, at most {worst:.1e} from torch, "
         f"in {time.monotonic() - started_s:.1f} s; the previous bundle is {result.manifest.parent or 'none'}."
     )
     return 0
+
+
+def warn_if_unserved(manifest: Manifest, features: FeatureSet) -> None:
+    """Say why every worker refuses the bundle, which may be for `training score` alone."""
+    from export.verification import check_sources
+
+    try:
+        check_sources(manifest, features)
+    except BadBundle as error:
+        print(f"{error} Workers refuse it; `training score` takes it.", file=sys.stderr)
 
 
 def check_source(args: argparse.Namespace) -> None:
@@ -175,7 +187,7 @@ def run_verify(args: argparse.Namespace, settings: Settings, features: FeatureSe
     folder, version = locate_bundle(args.bundles, args.bundle)
     bundle = read_bundle(folder, version)
     report = verify(bundle, features)
-    check_sources(bundle, features)
+    check_sources(bundle.manifest, features)
     worst = max(report.differences.values(), default=0.0)
     print(
         f"Bundle {version} is valid: {len(bundle.files)} files with the digests of the manifest, {report.features} "

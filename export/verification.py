@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from contract.bundle import Bundle
+from contract.bundle import Bundle, Manifest
 from contract.errors import BadBundle
 from contract.features.declaration import FeatureSet
 from contract.graphs import GRAPHS
@@ -97,12 +97,12 @@ def check_features(bundle: Bundle, features: FeatureSet) -> FeatureSet:
     return FeatureSet([feature for feature in features.features if feature.name in needed])
 
 
-def check_sources(bundle: Bundle, features: FeatureSet) -> None:
+def check_sources(manifest: Manifest, features: FeatureSet) -> None:
     """Raises `BadBundle` if a feature is a column of a table: no event has it, so every worker refuses the bundle."""
-    needed = bundle.manifest.features
+    needed = manifest.features
     if columns := [f.name for f in features.features if f.name in needed and f.column is not None]:
         raise BadBundle(
-            f"Bundle {bundle.version} should need features of events alone to be served by workers. "
+            f"Bundle {manifest.version} should need features of events alone to be served by workers. "
             f"Found columns of a table: {', '.join(columns)}."
         )
 

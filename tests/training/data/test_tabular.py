@@ -131,7 +131,7 @@ def test_a_plain_table_is_trained_and_exported_by_the_same_commands(
     assert main(["fit", OPTION, str(tmp_path / "t.parquet")]) == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert export_main(["--latest"]) == 0
-    capsys.readouterr()
+    assert "Found columns of a table: years, job. Workers refuse it;" in capsys.readouterr().err
     assert export_main(["verify"]) == 1
     assert "Found columns of a table: years, job." in capsys.readouterr().err
 
