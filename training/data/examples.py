@@ -15,7 +15,7 @@ from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.features.packing import PackedBlock, pack_rows
 from contract.messages import Example
 from contract.tasks import Task
-from training.data.labels import Classes, RawLabel, collect_classes, encode_labels, has_any_label, has_label
+from training.data.labels import Classes, collect_classes, encode_labels, has_any_label, has_label, read_label
 
 COLUMNS = ("example_id", "revision", "event_id", "user_id", "item_id", "ts_ms", "place")
 INTEGER_COLUMNS = ("revision", "ts_ms", "place")
@@ -173,20 +173,21 @@ def build_examples(
     tasks: Sequence[Task],
     blocks: Mapping[str, Block],
     columns: Mapping[str, Array],
-    labels: Mapping[str, Sequence[RawLabel]],
+    labels: Mapping[str, Sequence[object]],
     known_ms: Mapping[str, Integers],
     *,
     classes: Classes | None = None,
 ) -> Examples:
-    """Examples from columns of N rows: checks labels, keeps the newest revision of each id, sorts by time.
+    """Examples from columns of N rows: reads labels, keeps the newest revision of each id, sorts by time.
 
     `classes`: the ordered classes of some tasks; for other tasks they are collected from the labels.
     """
     known_classes = classes or {}
+    values = {task.name: [read_label(task, value) for value in labels[task.name]] for task in tasks}
     classes = {
-        t.name: known_classes.get(t.name) or collect_classes(labels[t.name]) for t in tasks if t.kind == "multiclass"
+        t.name: known_classes.get(t.name) or collect_classes(values[t.name]) for t in tasks if t.kind == "multiclass"
     }
-    coded = {task.name: encode_labels(task, labels[task.name], classes) for task in tasks}
+    coded = {task.name: encode_labels(task, values[task.name], classes) for task in tasks}
     examples = Examples(
         features=features,
         tasks=tuple(tasks),

@@ -7,32 +7,44 @@ import numpy as np
 
 from contract.arrays import Array, Mask
 from contract.errors import BadData
+from contract.events.labels import ALLOWED, read_value
+from contract.events.values import Unreadable
 from contract.tasks import LABEL_MAX, Task
 
 Classes: TypeAlias = Mapping[str, tuple[str, ...]]
 RawLabel: TypeAlias = float | str | None
 
 
+def read_label(task: Task, value: object) -> RawLabel:
+    """A label of a table, read as that of an event; raises `BadData`."""
+    if value is None:
+        return None
+    if isinstance(value, int | float | str) and is_valid_label(task, value):  # most are, which is faster
+        return value
+    try:
+        return read_value(task.name, task.kind, value)
+    except Unreadable as error:
+        allowed = ALLOWED[task.kind]
+        raise BadData(f"A label of `{task.name}` ({task.kind}) should be {allowed}. Found {value!r:.80}.") from error
+
+
 def encode_labels(task: Task, values: Sequence[RawLabel], classes: Classes) -> Array:
-    """Labels (N,) as numbers; a class that is not in `classes` is unknown. Raises `BadData` for an invalid label."""
-    for value in values:
-        if value is not None and (expected := find_label_error(task, value)):
-            raise BadData(f"A label of `{task.name}` ({task.kind}) should be {expected}. Found {value!r}.")
+    """Labels (N,) that were read, as numbers; a class that is not in `classes` is unknown."""
     if task.kind == "multiclass":
         number = {name: index for index, name in enumerate(classes[task.name])}
         return np.array([number.get(value, -1) if isinstance(value, str) else -1 for value in values], np.int64)
     return np.array([np.nan if value is None else value for value in values], np.float32)
 
 
-def find_label_error(task: Task, value: float | str) -> str | None:
-    """What a label of this task should be, or None if `value` is valid."""
+def is_valid_label(task: Task, value: float | str) -> bool:
+    """Whether a label that was read is one of this task."""
     if task.kind == "multiclass":
-        return None if isinstance(value, str) and value else "the name of a class"
+        return isinstance(value, str) and value != ""
     if isinstance(value, str) or not abs(value) <= LABEL_MAX:  # NaN is no number either
-        return f"a finite number up to {LABEL_MAX:g}"
+        return False
     if task.kind == "binary":
-        return None if value in (0, 1) else "0 or 1"
-    return None if task.kind == "regression" or 0 <= value <= 1 else "a grade from 0 to 1"
+        return value in (0, 1)
+    return task.kind == "regression" or 0 <= value <= 1
 
 
 def collect_classes(values: Sequence[RawLabel]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
     revision, ts_ms                          int64; the newest revision of an id counts
     place                                    int64, of an item on its list, from 0; -1 or no column: unknown
     GROUP.numbers, GROUP.ids                 lists in the order of features.toml; an empty list: unknown
-    label.TASK                               a number, or the name of a class; null: unknown
+    label.TASK                               read as the label of an event; null: unknown
     known_ms.TASK                            when the label became known
 
 The file's metadata holds the digest of the features, so that columns of other features are never misread. A file

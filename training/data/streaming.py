@@ -21,7 +21,7 @@ from contract.tasks import Task
 from training.data.erased_rows import IDENTITY, drop_erased, find_erased
 from training.data.examples import Examples
 from training.data.identity import read_times_ms
-from training.data.labels import Classes
+from training.data.labels import Classes, read_label
 from training.data.parquet import check_same_features, merge_tables, open_parquet, parse_examples, parse_table
 from training.data.split import find_first_label, select_latest
 
@@ -159,9 +159,11 @@ class RowMetadata(NamedTuple):
 
 def find_distinct_labels(label: Any, task: Task) -> set[Any]:
     """The distinct labels of a column; of numbers the least and the greatest."""
-    if task.kind == "multiclass":
-        return set(label.drop_null().unique().to_pylist())
-    return set(pc.min_max(label).as_py().values()) - {None}
+    if task.kind == "multiclass" or not pa.types.is_primitive(label.type):
+        values = label.drop_null().unique().to_pylist()
+    else:
+        values = pc.min_max(label).as_py().values()
+    return {read_label(task, value) for value in values} - {None}
 
 
 def read_times(table: Any) -> Integers:

@@ -1,7 +1,7 @@
 """Examples from a plain table, one row each: external data, or a shop's own extract.
 
 the column of each feature `column.NAME`     NAME; a sequence or a vector is a list; null: unknown
-label.TASK                                   a number, or the name of a class; null: unknown
+label.TASK                                   read as the label of an event; null: unknown
 example_id, user_id, event_id, item_id       text, optional; by default the row's number
 ts_ms, revision                              int64, optional; by default 0, so that the split is random
 """

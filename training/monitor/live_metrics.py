@@ -14,7 +14,7 @@ from contract.settings.monitor import MonitorConfig
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from training.data.codes import factorize
-from training.data.labels import find_label_error
+from training.data.labels import is_valid_label
 from training.metrics.calibration import calibration_error, ratio_to_observed
 from training.metrics.losses import log_loss, root_mean_squared_error
 from training.metrics.ranking import auc, rates_at_threshold, recall_at_k
@@ -131,7 +131,7 @@ def select_matured(rows: Iterable[Example], task: Task, version: str) -> Matured
         if (scores := find_scores(row, version)) is not None
         and task.name in scores
         and (label := row.labels.get(task.name)) is not None
-        and not find_label_error(task, label)
+        and is_valid_label(task, label)
         and 0 < row.negative_rate <= 1
     ]
     y, p, w = (np.array([entry[column] for entry in labelled], np.float64) for column in (1, 2, 3))

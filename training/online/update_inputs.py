@@ -13,7 +13,7 @@ from contract.tasks import Task
 from model.checkpoint import Checkpoint
 from model.network import Network
 from training.data.examples import Examples, from_rows
-from training.data.labels import find_label_error
+from training.data.labels import is_valid_label
 from training.feedback.decoding import decode_or_none
 from training.online.delayed_feedback import collect_delayed_feedback
 from training.online.incremental_pass import IncrementalPass
@@ -125,7 +125,7 @@ def select_valid_labels(row: Example, tasks: Sequence[Task]) -> dict[str, float 
     return {
         task.name: row.labels[task.name]
         for task in tasks
-        if task.name in row.labels and not find_label_error(task, row.labels[task.name])
+        if task.name in row.labels and is_valid_label(task, row.labels[task.name])
     }
 
 

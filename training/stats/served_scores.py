@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from contract.arrays import Floats, Integers
 from contract.tasks import Task
-from training.data.labels import find_label_error
+from training.data.labels import is_valid_label
 from training.feedback.decoding import decode_or_none
 
 KEEP_RATE_MIN: Final = 1e-6  # bounds the weight of one row
@@ -88,7 +88,7 @@ def collect_labelled_scores(task: Task, rows: Sequence[ServedScore], scores: Seq
 
 
 def is_label(task: Task, label: float | str | None) -> bool:
-    return label is not None and find_label_error(task, label) is None
+    return label is not None and is_valid_label(task, label)
 
 
 def list_versions(rows: Iterable[ServedScore]) -> list[str]:

@@ -103,14 +103,15 @@ def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_1(seed: int) -> N
     ("task", "value", "expected"),
     [
         ("click", 0.5, "0 or 1"),
-        ("click", "yes", "a finite number"),
-        ("click", float("nan"), "a finite number"),
-        ("relevance", 2.0, "a grade from 0 to 1"),
-        ("relevance", -0.1, "a grade from 0 to 1"),
-        ("category", 3.0, "the name of a class"),
+        ("click", "maybe", "0 or 1, true or false, the task's name, or a word such as legit"),
+        ("click", float("nan"), "0 or 1"),
+        ("relevance", 2.0, "a number from 0 to 1"),
+        ("relevance", "often", "a number from 0 to 1"),
+        ("relevance", -0.1, "a number from 0 to 1"),
+        ("category", True, "the name of a class"),
         ("category", "", "the name of a class"),
-        ("demand", float("inf"), "a finite number"),
-        ("demand", 1e19, "a finite number"),
+        ("demand", float("inf"), "a number up to 1e"),
+        ("demand", 1e19, "a number up to 1e"),
     ],
 )
 def test_a_label_that_does_not_fit_its_task_is_rejected(

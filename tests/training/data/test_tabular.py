@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import BadData
+from contract.events.labels import LabelReader
 from contract.features.columns import encode_text
 from contract.features.declaration import Feature, FeatureSet
 from contract.hashing import hash_id
@@ -18,6 +19,7 @@ from export.__main__ import main as export_main
 from training.__main__ import main
 from training.data.examples import NO_PLACE
 from training.data.parquet import read_examples, to_parquet
+from training.data.streaming import ExampleStream
 from training.data.tabular import examples_from_table
 from training.erasure.arguments import OPTION
 
@@ -90,12 +92,34 @@ def test_each_column_becomes_its_declared_feature() -> None:
         ({"years": ["thirty", "40", "50"]}, "`years` should hold numbers"),
         ({"face": [[1.0], None, [3.0, 4.0]]}, "`face` should hold lists of 2 numbers"),
         ({"seen": ["x", "y", "z"]}, "`seen` should hold lists"),
-        ({"label.good": [1, 2, 0]}, "should be 0 or 1. Found 2"),
+        ({"label.good": [1, 2, 0]}, "should be 0 or 1, .* Found 2"),
+        ({"label.good": ["1", "perhaps", "0"]}, "should be 0 or 1, .* Found 'perhaps'"),
+        ({"label.good": [b"1", None, None]}, "should be 0 or 1, .* Found b'1'"),
     ],
 )
 def test_a_table_that_does_not_fit_the_features_is_rejected(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadData, match=sentence):
         examples_from_table(make_table(**changes), FEATURES, TASKS)
+
+
+def test_labels_of_a_table_are_read_as_those_of_events() -> None:
+    reader, words = LabelReader(TASKS), ["1", "0", "true", "False", "not_good", "legit", "Good", "1.0"]
+    table = pa.table({"years": [30] * 8, "label.good": words, "label.kind": range(8)})
+    tasks, features = TASKS, FeatureSet([feature for feature in FEATURES.features if feature.name == "years"])
+
+    examples = examples_from_table(table, features, tasks)
+
+    by_row = np.argsort(examples.example_id)
+    assert examples.labels["good"][by_row].tolist() == [reader.read("good", word)[1] for word in words]
+    assert examples.classes["kind"] == tuple("01234567")
+
+
+def test_a_stream_knows_the_labels_of_a_text_column_as_they_are_read(tmp_path: Path) -> None:
+    pq.write_table(make_table(**{"label.good": ["1", "legit", "yes"]}), tmp_path / "t.parquet")
+
+    stream = ExampleStream(paths=[tmp_path / "t.parquet"], features=FEATURES, tasks=TASKS)
+
+    assert stream.distinct_labels == {"good": {0.0, 1.0}, "kind": {"a", "b"}}
 
 
 def test_examples_of_a_table_survive_a_parquet_file(tmp_path: Path) -> None:
