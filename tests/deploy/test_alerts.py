@@ -38,8 +38,9 @@ def test_a_service_without_a_target_raises_an_alert() -> None:
     scraped = yaml.safe_load((PATH.parent / "prometheus.yml").read_text())["scrape_configs"][0]
     services = {name for discovery in scraped["dns_sd_configs"] for name in discovery["names"]}
 
-    # the monitor runs only where a model learns
+    # the monitor runs only where a model learns, and the page says how to add it
     assert set(re.findall(r'absent\(up\{job="shopstream", service="(\w+)"\}\)', expression)) == services - {"monitor"}
+    assert 'absent(up{job="shopstream", service="monitor"})' in OPERATIONS.section("Model monitoring")
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
@@ -57,7 +58,7 @@ def test_pages_name_only_alerts_that_exist_and_operations_all_of_the_monitor() -
         NAMES
     )
     documented = set(pattern.findall(OPERATIONS.section("Model monitoring")))
-    of_workers = {"ShopstreamProcessDown", "ShopstreamProcessAbsent", "ShopstreamDegraded"}
+    of_workers = {"ShopstreamProcessDown", "ShopstreamDegraded"}
     of_workers |= {"ShopstreamBlocked", "ShopstreamListsLate", "ShopstreamOpenTransaction"}
     of_workers |= {"ShopstreamListRulesRefused"}
     assert documented == set(NAMES) - of_workers - {"ShopstreamLearnerFrozen"}
