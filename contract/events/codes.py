@@ -1,6 +1,7 @@
 """Codes of countries and currencies, read whatever their case, and by letters or numbers."""
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Final
 
@@ -71,7 +72,7 @@ def read_country(text: str, placeholders: frozenset[str]) -> str | None:
 
     `NA` is Namibia, although it is a placeholder of ids.
     """
-    country = text.strip()
+    country = unicodedata.normalize("NFKC", text).strip()  # letters of full width, as East Asian keyboards write them
     code = country.upper()
     if SUBDIVISION.fullmatch(code):
         code = code[:2]

@@ -47,6 +47,7 @@ from contract.events.values import (
     read_integer,
     read_number,
     read_quantity,
+    read_stock,
     read_text,
 )
 from contract.events.violations import classify_violation, place_violation
@@ -92,7 +93,8 @@ class DocumentReader:
     ) -> None:
         self._kind, self._labels = kind, labels
         self._on_ignored, self._on_doubtful = on_ignored, on_doubtful
-        self._refuses_doubtful = intake.doubtful_times == "refuse"
+        # An erasure that is read as of 1970 would erase nothing, and be confirmed.
+        self._refuses_doubtful = intake.doubtful_times == "refuse" or kind == "erasures"
         self._placeholders = intake.folded_placeholders
         self._read_address = make_address_reader(intake.private_networks).read
         self._time_unit = intake.time_unit(kind)
@@ -182,7 +184,7 @@ class DocumentReader:
             "available": read_available,
             "lines.quantity": read_quantity,
             "vector": read_vector,
-            "stock": lambda value: max(0, read_integer(value)),  # less than none is sold out, too
+            "stock": read_stock,
             "value": read_label_value,
             "attributes": self._read_attributes,
             "ts_ms": lambda value: self._read_time(value, "ts_ms"),
@@ -206,6 +208,8 @@ class DocumentReader:
         return {str: read_text, int: read_integer, float: read_number, bool: read_flag}.get(base, read_plain(bounds))
 
     def _read_id(self, value: object) -> str:
+        if isinstance(value, bool) and str(value).lower() in self._placeholders:
+            raise Placeholder(f"Expected an id, got the placeholder `{str(value).lower()}`")
         text = read_text(value if isinstance(value, str) else read_whole(value))
         if text.strip().lower() in self._placeholders:
             raise Placeholder(f"Expected an id, got the placeholder {text!r}")
@@ -305,7 +309,9 @@ def read_whole(value: object) -> object:
 
 def read_label_value(value: object) -> object:
     if not isinstance(value, LABEL_VALUES):
-        raise Unreadable(f"Expected `float | str`, got `{name_type(value)}`")
+        raise BadEvent(
+            "bad_label", f"A label should be a number, true or false, or a word. Found `{name_type(value)}`."
+        )
     if isinstance(value, str):
         return check_word(value)
     return value if isinstance(value, bool) else read_number(value)

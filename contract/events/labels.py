@@ -8,12 +8,14 @@ from contract.events.values import FLAGS, Unreadable, read_number, read_text
 from contract.profiles.record import JUDGED_TASKS
 from contract.tasks import LABEL_MAX, Task, TaskKind
 
-POSITIVE: Final = frozenset({"positive", "bad", "confirmed", "fraudulent", "chargeback"})
-NEGATIVE: Final = frozenset({"negative", "good", "ok", "legit", "legitimate", "genuine", "none"})
-VERDICTS: Final = {**FLAGS, **dict.fromkeys(POSITIVE, True), **dict.fromkeys(NEGATIVE, False)}
+FINDINGS: Final = {**FLAGS, "positive": True, "negative": False}
+BAD: Final = ("bad", "confirmed", "fraudulent", "chargeback")
+GOOD: Final = ("good", "ok", "legit", "legitimate", "genuine", "none")
+# Of the tasks that are a judgement of something bad. Of another one, such as `satisfied`, "good" may be a yes.
+VERDICTS: Final = {**FINDINGS, **dict.fromkeys(BAD, True), **dict.fromkeys(GOOD, False)}
 WORD_MAX: Final = 128
 ALLOWED: Final[dict[TaskKind, str]] = {
-    "binary": "0 or 1, true or false, the task's name, or a word such as legit",
+    "binary": "0 or 1, true or false, yes or no, or the task's name",
     "graded": "a number from 0 to 1, such as 0.75 for three stars of four",
     "regression": f"a number up to {LABEL_MAX:g}",
     "multiclass": f"the name of a class, 1 to {WORD_MAX} characters",
@@ -42,10 +44,17 @@ class LabelReader:
             if not self._is_closed:
                 return name, value if isinstance(value, str) else read_bare_number(value)
         except Unreadable as error:
-            allowed = ALLOWED[kind] if kind else "a number or a word"
+            allowed = describe_allowed(name, kind)
             raise BadEvent("bad_label", f"A label of `{name}` should be {allowed}. Found {value!r:.80}.") from error
         allowed = ", ".join(sorted({name for name, _ in self._kinds.values()}))
         raise BadEvent("bad_label", f"A label's task should be one of {allowed}. Found {task!r:.80}.")
+
+
+def describe_allowed(task: str, kind: TaskKind | None) -> str:
+    """What a label of a task may be, in the words of an error."""
+    if kind is None:
+        return "a number or a word"
+    return ALLOWED[kind] + (", or a word such as legit" if task in JUDGED_TASKS else "")
 
 
 def read_value(task: str, kind: TaskKind, value: object) -> float | str:
@@ -79,8 +88,9 @@ def read_verdict(task: str, value: object) -> float:
         named = task.lower().replace("_", " ")
         if word in (named, f"not {named}", f"no {named}", f"non {named}"):
             return float(word == named)
-        if word in VERDICTS:
-            return float(VERDICTS[word])
+        words = VERDICTS if task in JUDGED_TASKS else FINDINGS
+        if word in words:
+            return float(words[word])
     number = read_number(value)
     if number not in (0, 1):
         raise Unreadable("Expected 0 or 1")

@@ -282,8 +282,8 @@ def digest_contents(events: Sequence[Event]) -> list[str]:
     build = build_content_type(type(events[0])) if events else None
     contents = [build(*astuple(event)[len(IDENTITY_FIELDS) :]) for event in events] if build else []
     for content in contents:
-        if getattr(content, "attributes", None):
-            content.attributes = to_comparable(content.attributes)
+        if getattr(content, "attributes", None) is not None:
+            content.attributes = to_comparable(content.attributes) or None
     return digest_all(map(to_msgpack, contents), DIGEST_BYTES)
 
 

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from math import floor
 from typing import Final
 
-from contract.events.values import INTEGER_MAX, Unreadable, read_integer, read_number
+from contract.events.values import INTEGER_MAX, Unreadable, name_type, read_integer, read_number
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 PER_MS: Final = {"ms": 1, "us": 1_000, "ns": 1_000_000}
@@ -25,6 +25,8 @@ def read_time(value: object, unit: str) -> int:
         return to_epoch_ms(value)
     if isinstance(value, date):
         return to_epoch_ms(datetime(value.year, value.month, value.day))
+    if not isinstance(value, str | float | int | Decimal) or isinstance(value, bool):
+        raise Unreadable(f"Expected `int` or a date, got `{name_type(value)}`")
     if isinstance(value, str) and is_date(value):
         return parse_date(value.strip(), needs_zone=unit != "iso")
     if unit == "s":

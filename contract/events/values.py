@@ -105,13 +105,23 @@ def to_float(value: int | Decimal) -> float:
 def read_integer(value: object) -> int:
     """A whole number, also as `1.0` and as text; raises `Unreadable`."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if abs(value) <= INTEGER_MAX else INTEGER_MAX
+        return max(-INTEGER_MAX, min(value, INTEGER_MAX))
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) <= DIGITS_MAX:
         return min(int(value.strip()), INTEGER_MAX)
     number = read_number(value)
     if not number.is_integer():
         raise Unreadable("Expected `int`, got `float`")
     return int(max(min(number, INTEGER_MAX), -INTEGER_MAX))
+
+
+def read_stock(value: object) -> int:
+    """The pieces that are left: whole ones, and none where a word or a flag says sold out. Raises `Unreadable`."""
+    try:
+        return min(max(0, math.floor(read_number(value))), INTEGER_MAX)
+    except Unreadable:
+        if read_available(value):  # some, and nothing says how many
+            raise
+        return 0
 
 
 def read_quantity(value: object) -> int | float:
@@ -142,12 +152,11 @@ def read_available(value: object) -> bool:
         return value
     try:
         return read_number(value) > 0
-    except Unreadable:
-        word = (
-            read_text(value).strip().lower().rstrip("/").rpartition("/")[2].translate(MARKS)
-        )  # schema.org's words are URLs
-    if word not in AVAILABLE:
-        raise Unreadable(f"Expected `bool`, got `{name_type(value)}`")
+    except Unreadable as error:
+        text = value if isinstance(value, str) else ""
+        word = text.strip().lower().rstrip("/").rpartition("/")[2].translate(MARKS)  # schema.org's words are URLs
+        if word not in AVAILABLE:
+            raise Unreadable(f"Expected `bool`, got `{name_type(value)}`") from error
     return AVAILABLE[word]
 
 

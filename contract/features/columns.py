@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from contract import attributes
 from contract.attributes import NUMBERS, PREFIX, Absence, find_absence, is_attribute, read_attribute
+from contract.events.codes import COUNTRY_CODES
 from contract.events.model import KINDS, Event, Order
 from contract.hashing import hash_id
 from contract.profiles.record import AGGREGATE_COLUMNS, RING_SIZE
@@ -24,7 +25,6 @@ from contract.units import DAY_MS, HOUR_MS
 
 T = TypeVar("T")
 ENCODING_VERSION: Final = 1  # increment when a change below gives the same declaration other values
-CODE_LETTERS: Final = 2  # of a country's code, as events have it
 WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
 WORD: Final = re.compile(r"[^\W_]+")
 QUERY_TEXT: Final = ("query.text", "text")
@@ -64,8 +64,8 @@ def is_abroad(event: Event) -> float:
         return np.nan
     if shipping == billing:
         return 0.0
-    if (len(shipping) == CODE_LETTERS) != (len(billing) == CODE_LETTERS):
-        return np.nan  # a code and a name, which may be of one country
+    if (shipping in COUNTRY_CODES) != (billing in COUNTRY_CODES):
+        return np.nan  # a code and a name, or a code of no country: both may be of one country
     return float(shipping.casefold() != billing.casefold())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.attributes import read_field, to_whole
+from contract.events.addresses import parse_address, to_address_entity
 from contract.events.model import Event
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
 from contract.settings.intake import IntakeSettings
@@ -21,6 +22,7 @@ from contract.settings.intake import IntakeSettings
 DECLARED_MAX: Final = 8
 KIND_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 DIGEST_BYTES: Final = 12
+ADDRESS: Final = "event.ip"
 FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
 
 KindsBySlot: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]  # that go to the first and to the second links
@@ -67,12 +69,15 @@ class DeclaredEntity:
     @property
     def meaning(self) -> str:
         """What decides which events belong to one profile; part of the digest of features on it."""
+        if self.source == ADDRESS:
+            return f"{self.source} by network"
         return f"{self.source} ignoring case" if self.ignore_case else self.source
 
     def identify(self, value: object) -> str | None:
         """The entity (`kind:id`) that a text or a whole number names; None for anything else and for placeholders.
 
-        Spellings that differ only in spaces around words or in Unicode composition are one entity.
+        Spellings that differ only in spaces around words or in Unicode composition are one entity, and so are the
+        addresses of one network, as for the built-in kind `ip`.
         """
         text = value if isinstance(value, str) else None if isinstance(value, bool) else to_whole(value)
         words = unicodedata.normalize("NFC", text).split() if text else []
@@ -81,6 +86,11 @@ class DeclaredEntity:
         name = " ".join(words)
         if name.lower() in self.placeholders:
             return None
+        if self.source == ADDRESS:
+            address = parse_address(name)
+            if address is None:
+                return None
+            name = to_address_entity(str(address))
         if self.ignore_case:
             name = unicodedata.normalize("NFC", name.casefold())
         digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES)

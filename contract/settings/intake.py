@@ -68,7 +68,16 @@ class IntakeSettings(Section):
         "guest",
         "anonymous",
         "anon",
+        "anonymous user",
+        "anonymous-user",
+        "anonymous_user",
+        "guest user",
+        "guest-user",
+        "guest_user",
+        "deleted",
         "false",
+        "true",
+        '"null"',
         "[object object]",
         "(unknown)",
         "(undefined)",
@@ -77,12 +86,13 @@ class IntakeSettings(Section):
         "\u200b",  # characters without a glyph
         "\ufeff",
         "00000000-0000-0000-0000-000000000000",
-        "00000000000000000000000000000000",
+        "urn:uuid:00000000-0000-0000-0000-000000000000",
         "{00000000-0000-0000-0000-000000000000}",
         "ffffffff-ffff-ffff-ffff-ffffffffffff",
         "{ffffffff-ffff-ffff-ffff-ffffffffffff}",
-        "000000000000000",  # the number of a telephone without one
+        *("0" * digits for digits in range(2, 33)),  # the number of a telephone or a card without one
         "00:00:00:00:00:00",  # addresses of a network card that systems give instead of the true one
+        "00-00-00-00-00-00",
         "02:00:00:00:00:00",
         "ff:ff:ff:ff:ff:ff",
         "9774d56d682e549c",  # what one release of Android gave to every device

@@ -16,6 +16,7 @@ TASKS: Final = (
     Task("fraud", "binary", ("order",), "decide"),
     Task("relevance", "graded", ("query",), "search"),
     Task("category", "multiclass", ("item",), "classify"),
+    Task("satisfied", "binary", ("order",), "decide"),
     Task("delay", "regression", ("order",), "decide"),
 )
 

@@ -88,6 +88,11 @@ def test_the_order_of_attributes_does_not_change_the_content_of_an_event() -> No
     floats = decode_attributes({"a": 1.0, "b": 2.0, "c": None})
     assert digest_content(left) == digest_content(floats)
     assert digest_content(left) != digest_content(decode_attributes({"a": True, "b": 2}))
+
+
+@pytest.mark.parametrize("attributes", [{}, {"a": None}])
+def test_attributes_that_say_nothing_do_not_change_the_content_of_an_event(attributes: dict[str, None]) -> None:
+    assert digest_content(decode_attributes(attributes)) == digest_content(decode_attributes(None))
     assert digest_content(decode_attributes(None)) == digest_content(
         decode("searches", b'{"event_id": "e", "ts_ms": 1, "user_id": "u", "query": "q"}')
     )

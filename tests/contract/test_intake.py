@@ -160,19 +160,26 @@ def test_ids_that_differ_in_spaces_case_or_unicode_form_are_different() -> None:
     assert [Intake("orders").read(user_id=ident).user_id for ident in idents] == list(idents)
 
 
-@pytest.mark.parametrize("ident", [1.5, True, ["u"], {}, 1e300])
+@pytest.mark.parametrize("ident", [1.5, ["u"], {}, 1e300])
 def test_what_is_neither_text_nor_a_whole_number_is_no_id(ident: object) -> None:
     assert Intake("orders").find_reason(event_id=ident) in ("wrong_type", "bad_id")
 
 
 @pytest.mark.parametrize(
     "user_id",
-    ["null", "undefined", "0", "guest", "", " GUEST ", "None", "NaN", "00000000-0000-0000-0000-000000000000", 0],
-)
+    ["null", "undefined", "0", "guest", "", " GUEST ", "None", "NaN", "00000000-0000-0000-0000-000000000000", 0, False,
+     True, "deleted", "anonymous-user", "guest_user", '"null"', "00000000"],
+)  # fmt: skip
 def test_an_order_of_a_guest_is_read_without_a_user(user_id: object) -> None:
     intake = Intake("orders")
     assert intake.read(user_id=user_id).user_id == ""
     assert intake.ignored == {"user_id": 1}
+
+
+def test_an_erasure_whose_time_looks_like_another_unit_is_refused() -> None:
+    """It would erase up to 1970, which is nothing, and be confirmed."""
+    assert Intake("erasures").find_reason(ts_ms=NOW_MS // 1000) == "bad_time"
+    assert Intake("orders").read(ts_ms=NOW_MS // 1000).ts_ms == NOW_MS // 1000
 
 
 def test_a_null_in_place_of_a_needed_id_is_as_the_text_null() -> None:
@@ -211,6 +218,9 @@ def test_placeholders_are_no_ids() -> None:
         "{00000000-0000-0000-0000-000000000000}",
         "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
         "02:00:00:00:00:00",
+        "00-00-00-00-00-00",
+        "0000000000000000",
+        "urn:uuid:00000000-0000-0000-0000-000000000000",
         "{}",
         "#N/A",
     ],

@@ -232,6 +232,22 @@ def test_an_availability_that_says_nothing_is_refused(value: object) -> None:
     assert Intake("products").find_reason(available=value) == "wrong_type"
 
 
+@pytest.mark.parametrize(
+    ("value", "stock"),
+    [(5, 5), ("7", 7), (2.5, 2), (0, 0), (-2, 0), (-2.5, 0), ("-0,5", 0), (-(10**30), 0), (False, 0), ("sold out", 0),
+     ("https://schema.org/OutOfStock", 0)],
+)  # fmt: skip
+def test_a_stock_that_is_not_above_none_is_sold_out(value: object, stock: int) -> None:
+    assert Intake("products").read(stock=value).stock == stock
+
+
+@pytest.mark.parametrize("value", [True, "in stock", "some", [], {}])
+def test_a_stock_without_a_number_is_unknown_and_counted(value: object) -> None:
+    intake = Intake("products")
+    assert intake.read(stock=value).stock is None
+    assert intake.ignored == {"stock": 1}
+
+
 def test_amounts_are_in_the_shops_currency_by_its_rates() -> None:
     intake = Intake("orders", rates={"eur": 1.0, "JPY": 0.006})
     yen = intake.read(amount=1_000, currency="JPY", lines=[{**LINE, "unit_price": 500}])
@@ -260,6 +276,8 @@ def test_amounts_in_minor_units_are_read_by_the_decimals_of_their_currency(curre
         ("fraud", False, 0.0),
         ("fraud", "0.0", 0.0),
         ("cancellation", "yes", 1.0),
+        ("satisfied", "no", 0.0),
+        ("satisfied", "satisfied", 1.0),
         ("fraud", "non-fraud", 0.0),
         ("relevance", "0.75", 0.75),
         ("relevance", True, 1.0),
@@ -276,7 +294,8 @@ def test_a_label_is_read_by_the_kind_of_its_task(task: str, value: object, expec
 
 @pytest.mark.parametrize(
     ("task", "value"),
-    [("fraud", 2), ("fraud", -1), ("fraud", 0.5), ("fraud", "maybe"), ("fraud", ""), ("freud", 1), ("relevance", -1),
+    [("fraud", None), ("fraud", [1]), ("satisfied", "good"), ("satisfied", "bad"),
+     ("fraud", 2), ("fraud", -1), ("fraud", 0.5), ("fraud", "maybe"), ("fraud", ""), ("freud", 1), ("relevance", -1),
      ("relevance", 3), ("relevance", "1.01"), ("relevance", "high"), ("category", ""), ("category", True),
      ("delay", "late"), ("delay", 1e19), ("delay", -1e308)],
 )  # fmt: skip

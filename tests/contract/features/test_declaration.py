@@ -345,9 +345,11 @@ def test_a_table_column_is_unknown_for_events(kind: str) -> None:
         ("Germany", "germany", 0.0),
         ("Germany", "France", 1.0),
         ("DE", "Germany", None),
+        ("EU", "DE", None),
+        ("GB", "EN", None),
     ],
 )
-def test_whether_an_order_ships_abroad_is_not_known_from_a_code_and_a_name(
+def test_whether_an_order_ships_abroad_is_not_known_from_a_code_and_anything_else(
     shipping: str, billing: str, is_abroad: float | None
 ) -> None:
     features = declare_features(a=("order", "number", "event.abroad"))

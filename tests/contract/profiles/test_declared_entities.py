@@ -102,6 +102,13 @@ def test_declared_entities_are_folded_as_the_oracle_says_and_built_in_ones_keep_
     assert feed(arrivals, KINDS, 1) == with_declared
 
 
+def test_addresses_of_one_network_are_one_declared_entity() -> None:
+    net = DeclaredEntity("net", "event.ip")
+    assert net.identify("2001:db8::1") == net.identify("2001:0db8:0:0:9::2") != net.identify("2001:db8:0:1::1")
+    assert net.identify("203.0.113.9") == net.identify("::ffff:203.0.113.9") != net.identify("203.0.113.10")
+    assert net.identify("....") is None
+
+
 @pytest.mark.parametrize(
     ("left", "right", "are_one"),
     [
