@@ -87,6 +87,7 @@ class ScoreWorker:
             tailer=TopicTailer(kafka=settings.kafka, topics=self._event_topics.names_of(["products"])),
             catalogue=catalogue,
             reader=readers["products"],
+            placeholders=settings.intake.folded_placeholders,
             record_reader=open_record_reader(settings, readers, Retry(stop).call),
         )
         stores = open_stores(settings, handlers.answer_kinds)

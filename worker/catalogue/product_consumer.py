@@ -9,6 +9,7 @@ from contract.events.decoding import decode_document
 from contract.events.model import Product, clamp
 from contract.events.reading import READERS, EventReader
 from contract.events.values import Unreadable, read_text
+from contract.settings.intake import IntakeSettings
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import TopicTailer
 from transport.record_reader import RecordReader, Skipped
@@ -17,6 +18,7 @@ from worker.catalogue.catalogue import Catalogue
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
+DEFAULTS: Final = IntakeSettings()
 RECORDS_MAX: Final = 5_000
 PROGRESS_LOG_S: Final = 5.0  # between two log lines while the topic is loaded
 
@@ -34,9 +36,10 @@ class ProductConsumer:
         catalogue: Catalogue,
         reader: EventReader = READERS["products"],
         record_reader: RecordReader | None = None,
+        placeholders: frozenset[str] = DEFAULTS.folded_placeholders,
     ) -> None:
-        """`record_reader`: of the topics that maps read."""
-        self._tailer = tailer
+        """`record_reader`: of the topics that maps read. `placeholders`: see `IntakeSettings`."""
+        self._tailer, self._placeholders = tailer, placeholders
         self._reader, self._record_reader = reader, record_reader
         self._catalogue = catalogue
         self._next_log_s = time.monotonic() + PROGRESS_LOG_S
@@ -73,7 +76,7 @@ class ProductConsumer:
                     self._catalogue.delist(record.key.decode(errors="replace"))
             elif (product := self._parse(record)) is not None:
                 self._catalogue.put(product)
-            elif (item_id := self._find_item_id(record)) is not None:
+            elif item_id := self._find_item_id(record):
                 self._catalogue.suspend(item_id)  # what is known of it is out of date: it may be sold out
         self._catalogue.encode_pending()
         metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
@@ -89,10 +92,10 @@ class ProductConsumer:
             return parse_product(record, self._kafka_times, self._reader)
         return parse_mapped_product(record, self._kafka_times, self._record_reader)
 
-    def _find_item_id(self, record: Record) -> str | None:
+    def _find_item_id(self, record: Record) -> str:
         if self._record_reader is None or self._record_reader.is_plain(record.topic_partition.topic):
-            return find_item_id(record) or None
-        return find_mapped_item_id(record, self._record_reader) or None
+            return find_item_id(record, self._placeholders)
+        return find_mapped_item_id(record, self._record_reader, self._placeholders)
 
     def _log_progress(self) -> None:
         self.is_ready = not self._tailer.partitions_behind
@@ -104,13 +107,27 @@ class ProductConsumer:
         self._tailer.close()
 
 
-def find_item_id(record: Record) -> str | None:
-    """The item that a record is about which cannot be read: that of its document, else its key."""
+def find_item_id(record: Record, placeholders: frozenset[str]) -> str:
+    """The item that a record is about which cannot be read: that of its document, else its key; empty for none."""
     try:
         document = decode_document(record.value or b"")
-        return read_text(document["item_id"]) if isinstance(document, dict) else None
-    except (BadEvent, Unreadable, KeyError):
-        return record.key.decode(errors="replace") if record.key else None
+    except BadEvent:
+        document = None
+    return name_item(document, placeholders) or name_key(record)
+
+
+def name_item(document: object, placeholders: frozenset[str]) -> str:
+    """The id of the item in a document; empty where it has none."""
+    try:
+        item_id = read_text(document["item_id"]) if isinstance(document, dict) else ""
+    except (Unreadable, KeyError):
+        return ""
+    return "" if item_id.strip().lower() in placeholders else item_id
+
+
+def name_key(record: Record) -> str:
+    """The item that the key of a record names; empty where it has none."""
+    return record.key.decode(errors="replace") if record.key else ""
 
 
 def parse_product(record: Record, kafka_times: KafkaTimes, reader: EventReader) -> Product | None:
@@ -140,10 +157,15 @@ def parse_mapped_product(record: Record, kafka_times: KafkaTimes, reader: Record
     return event if isinstance(event, Product) else None
 
 
-def find_mapped_item_id(record: Record, reader: RecordReader) -> str | None:
-    """The item that a record is about which cannot be read, by its map."""
+def find_mapped_item_id(record: Record, reader: RecordReader, placeholders: frozenset[str]) -> str:
+    """The item that a record is about which cannot be read: by its map, else its key; empty for none.
+
+    A record that no map reads says nothing about an item.
+    """
     try:
         kind, document = reader.find_kind(record)
-        return read_text(document["item_id"]) if kind == "products" and isinstance(document, dict) else None
-    except (BadEvent, Skipped, Unreadable, KeyError):
-        return None
+    except Skipped:
+        return ""
+    except BadEvent:
+        return name_key(record)
+    return (name_item(document, placeholders) or name_key(record)) if kind == "products" else ""

@@ -109,6 +109,7 @@ class ShopIntake:
             tailer=self._tailer,  # type: ignore[arg-type]  # what of it is used
             catalogue=catalogue,
             reader=readers["products"],
+            placeholders=settings.intake.folded_placeholders,
             record_reader=record_reader,
         )
         self._erasure_reader, self._erasure_times = readers["erasures"], KafkaTimes()

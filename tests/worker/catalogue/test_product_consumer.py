@@ -6,10 +6,14 @@ from typing import Final
 import msgspec
 import pytest
 
+from contract.events.reading import READERS
 from contract.features.encoder import Encoder
+from contract.mapping.event_topics import EventTopics
 from contract.messages import to_json
+from contract.settings.servers import TopicSettings
 from testkit.metrics import read_metric
 from tests.worker.events import FEATURES, NOW_MS, make_product
+from transport.record_reader import RecordReader
 from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
@@ -119,7 +123,20 @@ def test_items_that_a_recreated_topic_lacks_become_unavailable(catalogue: Catalo
 
 @pytest.mark.parametrize(
     "refused",
-    [b'{"item_id": "a", "price": "cheap"}', b'{"item_id": "a"}', b'{"item_id": "a", "title": []}', b"no product"],
+    [
+        b'{"item_id": "a", "price": "cheap"}',
+        b'{"item_id": "a"}',
+        b'{"item_id": "a", "title": []}',
+        b"no product",
+        b"null",
+        b"0",
+        b'"sold out"',
+        b'[{"item_id": "a", "stock": 0}]',
+        b'{"item_id": "", "stock": 0}',
+        b'{"item_id": " ", "stock": 0}',
+        b'{"item_id": "null", "stock": 0}',
+        b'{"item_id": {}, "stock": 0}',
+    ],
 )
 def test_an_item_whose_newest_record_is_refused_is_not_recommended(catalogue: Catalogue, refused: bytes) -> None:
     # given
@@ -144,4 +161,28 @@ def test_an_item_with_less_than_no_stock_is_sold_out(catalogue: Catalogue) -> No
         catalogue, [make_record("a", msgspec.json.encode({**product, "stock": stock})) for stock in (5, -2)]
     ).poll()
 
+    assert not catalogue.is_available("a")
+
+
+@pytest.mark.parametrize(
+    "refused", [b'{"sku": "a", "price": "cheap"}', b'{"sku": "a", "pr', b"null", b"[1]", b'{"sku": ""}']
+)
+def test_a_mapped_record_that_is_refused_suspends_the_item_of_its_map_or_of_its_key(
+    catalogue: Catalogue, refused: bytes
+) -> None:
+    # given
+    fields = {name: name for name in ("event_id", "ts_ms", "title", "price", "currency", "available")}
+    stock = {"topics": PARTITION.topic, "kind": "products", "fields": {**fields, "item_id": "sku"}}
+    topics = EventTopics(TopicSettings(), {"stock": stock})
+    whole = {**msgspec.to_builtins(make_product("a")), "sku": "a"}
+    consumer = ProductConsumer(
+        tailer=FakeProductTailer([make_record("a", to_json(whole))], [make_record("a", refused)]),  # type: ignore[arg-type]
+        catalogue=catalogue,
+        record_reader=RecordReader(topics, READERS),
+    )
+    consumer.poll()
+    assert catalogue.is_available("a")
+    # when
+    consumer.poll()
+    # then
     assert not catalogue.is_available("a")
