@@ -49,6 +49,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         refused=report.count_refused(),
         skipped=sum(finding.records for finding in report.skipped.values()),
         ignored=dict(report.ignored),
+        doubtful=dict(report.doubtful),
         duplicates=report.duplicates.total(),
         out_of_order=report.out_of_order.total(),
         unmet={name: finding.records for name, finding in report.unmet.items()},

@@ -42,9 +42,12 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         if path is not None:
             check_writable(path.parent, option)
     erasures = read_erasures(args, settings)
-    ignored = Counter[str]()
+    ignored, doubtful = Counter[str](), Counter[str]()
     readers = make_readers(
-        settings.intake, settings.tasks, on_ignored=lambda kind, field: ignored.update([f"{kind}.{field}"])
+        settings.intake,
+        settings.tasks,
+        on_ignored=lambda kind, field: ignored.update([f"{kind}.{field}"]),
+        on_doubtful=lambda kind, field, unit: doubtful.update([f"{kind}.{field} {unit}"]),
     )
     replay = Replay(
         features=features,
@@ -74,6 +77,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         unsettled=dict(unsettled),
         rejected=dict(rejected),
         ignored=dict(ignored),
+        doubtful=dict(doubtful),
         seconds=round(time.monotonic() - started_s, 2),
     )
     return 0

@@ -25,6 +25,7 @@ class DocumentDecoder:
     """Decodes documents as workers decode records: by the same readers, and by `maps` (by name).
 
     `now_ms`: later events are refused. `ignored`: the optional values that could not be read, by kind and field.
+    `doubtful`: those that look like another unit than declared, or have no rate; by kind, field and unit.
     """
 
     def __init__(
@@ -36,8 +37,8 @@ class DocumentDecoder:
         maps: Mapping[str, TopicMap] = MappingProxyType({}),
     ) -> None:
         self._now_ms, self._maps = now_ms, maps
-        self.ignored = Counter[str]()
-        self._readers = make_readers(intake, tasks, on_ignored=self._count_ignored)
+        self.ignored, self.doubtful = Counter[str](), Counter[str]()
+        self._readers = make_readers(intake, tasks, on_ignored=self._count_ignored, on_doubtful=self._count_doubtful)
 
     def decode(self, file: InputFile, document: Document) -> HistoricEvent:
         """The event; raises `BadEvent`, or `Skipped` for a document of a type that its map does not read."""
@@ -55,6 +56,9 @@ class DocumentDecoder:
 
     def _count_ignored(self, kind: str, field: str) -> None:
         self.ignored[f"{kind}.{field}"] += 1
+
+    def _count_doubtful(self, kind: str, field: str, unit: str) -> None:
+        self.doubtful[f"{kind}.{field} {unit}"] += 1
 
     def _find_kind(self, file: InputFile, document: bytes | dict[str, Any]) -> tuple[str, bytes | dict[str, Any]]:
         """The kind of a document, and the document in our form."""

@@ -60,7 +60,7 @@ class Normalisation:
             done += file.size
         if not self._sorted:
             raise BadData(self.report.describe_emptiness())
-        self.report.ignored = self._decoder.ignored
+        self.report.ignored, self.report.doubtful = self._decoder.ignored, self._decoder.doubtful
         manifest = self._write_parts(folder)
         self.report.seconds = round(time.monotonic() - started_s, 1)
         (folder / REPORT).write_bytes(msgspec.json.format(encode(self.report)))

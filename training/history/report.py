@@ -46,6 +46,7 @@ class HistoryReport(Struct, kw_only=True):
     refused: dict[str, dict[str, Finding]] = field(default_factory=dict)
     skipped: dict[str, Finding] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)  # optional values that could not be read, by kind and field
+    doubtful: Counter[str] = field(default_factory=Counter)  # values that look like another unit, or lack a rate
     duplicates: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     out_of_order: Counter[str] = field(default_factory=Counter)
@@ -86,6 +87,11 @@ def format_report(report: HistoryReport) -> Iterator[str]:
             f"unordered   {report.out_of_order.total():>12,}   sorted, late by {report.late_ms / HOUR_MS:,.1f} hours "
             f"at most: {format_counts(report.out_of_order)}"
         )
+    yield from format_findings(report)
+
+
+def format_findings(report: HistoryReport) -> Iterator[str]:
+    """What was refused, skipped, ignored or is doubtful, and what does not meet."""
     for kind, reasons in sorted(report.refused.items()):
         for reason, finding in sorted(reasons.items()):
             yield f"refused     {finding.records:>12,}   {kind}, {reason}"
@@ -95,9 +101,17 @@ def format_report(report: HistoryReport) -> Iterator[str]:
         yield from format_examples(finding)
     for name, count in sorted(report.ignored.items()):
         yield f"ignored     {count:>12,}   {name}: absent, since its value cannot be read"
+    for name, count in sorted(report.doubtful.items()):
+        yield f"doubtful    {count:>12,}   {describe_doubtful(*name.split())}"
     for name, finding in sorted(report.unmet.items()):
         yield f"unmet       {finding.records:>12,}   {name}"
         yield from format_examples(finding)
+
+
+def describe_doubtful(field: str, unit: str) -> str:
+    if unit == "no_rate":
+        return f"{field}: taken as it is, since `intake.rates` has no rate of it"
+    return f"{field}: looks like `{unit}`, which is not the declared unit (see `intake.times`)"
 
 
 def format_examples(finding: Finding) -> Iterator[str]:

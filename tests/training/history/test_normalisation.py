@@ -187,6 +187,17 @@ def test_records_of_a_shops_own_form_are_read_by_its_map_as_workers_read_them(tm
     assert "orders.ip" in lines
 
 
+def test_times_in_another_unit_and_currencies_without_a_rate_are_told(tmp_path: Path) -> None:
+    orders = [("orders", make_fields("orders", f"o{n}", START_MS // 1000 + n, currency="USD")) for n in range(3)]
+    path = write_lines(tmp_path / "a.jsonl", *orders)
+    decoder = DocumentDecoder(now_ms=NOW_MS, intake=IntakeSettings(rates={"EUR": 1.0}))
+    _, report = write_history(tmp_path / "history", parse_inputs([str(path)], []), decoder=decoder)
+    assert report.doubtful == {"orders.ts_ms s": 3, "orders.currency no_rate": 3}
+    lines = "\n".join(format_report(report))
+    assert "orders.ts_ms: looks like `s`" in lines
+    assert "`intake.rates` has no rate" in lines
+
+
 def test_a_map_that_the_settings_lack_is_a_wrong_argument(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl")
     with pytest.raises(BadConfig, match="should name a map of the settings: shop"):
