@@ -4,16 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from contract.events.model import Click, Event, Impression, Label, Order, Product, Review, Search
-from training.history.hash_table import HashTable
+from contract.hashing import hash_text
+from training.history.hash_table import HashTable, Numbers, Pairs
 
 ORDERED_ITEMS: Final = "orders of unknown items"
 CLICKED_ITEMS: Final = "clicks of unknown items"
 JUDGED_EVENTS: Final = "labels of unknown events"
 CLICKED_LISTS: Final = "clicks of unknown recommendation ids"
+FOREIGN_LABELS: Final = "labels of another user than their event"
 TARGETS: Final = {ORDERED_ITEMS: "items", CLICKED_ITEMS: "items", JUDGED_EVENTS: "judged", CLICKED_LISTS: "lists"}
 References = Iterator[tuple[str, str]]  # the name of a check or of its targets, and an id
 
@@ -29,24 +28,35 @@ class IdChecks:
     def add(self, kind: str, event: Event, number: int) -> None:
         self._events.add(identify(kind, event), number)
         for name, ident in list_targets(event):
-            self._targets[name].add(ident, number)
+            self._targets[name].add(ident, number, hash_user(event) if name == TARGETS[JUDGED_EVENTS] else 0)
         for name, ident in list_references(event):
-            self._references[name].add(ident, number)
+            self._references[name].add(ident, number, hash_user(event) if name == JUDGED_EVENTS else 0)
 
-    def find_repeats(self) -> npt.NDArray[np.uint64]:
+    def find_repeats(self) -> Numbers:
         """The numbers of records that repeat the kind and id of an earlier one, ascending."""
         return self._events.find_repeats()
 
-    def find_unmet(self) -> dict[str, npt.NDArray[np.uint64]]:
+    def find_unmet(self) -> dict[str, Numbers]:
         """The numbers of records with an id that no record has, by check; without the checks that found none."""
         unmet = {name: self._references[name].find_missing(self._targets[target]) for name, target in TARGETS.items()}
         return {name: numbers for name, numbers in unmet.items() if len(numbers)}
+
+    def find_foreign_labels(self) -> Pairs:
+        """The numbers of labels whose user is not that of the event that they judge, each with that event's."""
+        return self._references[JUDGED_EVENTS].find_disagreeing(self._targets[TARGETS[JUDGED_EVENTS]])
 
 
 def identify(kind: str, event: Event) -> str:
     """What two records of the same event have in common; a product has one event for each of its versions."""
     version = f" {event.ts_ms}" if isinstance(event, Product) else ""
     return f"{kind} {event.event_id}{version}"
+
+
+def hash_user(event: Event) -> int:
+    """The hash of an event's user; 0 without one: the joiner takes labels of any user for such an order."""
+    user_id = getattr(event, "user_id", "")
+    # With the prefix it differs from the hash of the same text as an id.
+    return hash_text(f"user:{user_id}") if user_id else 0
 
 
 def list_targets(event: Event) -> References:
@@ -78,3 +88,9 @@ def list_references(event: Event) -> References:
 def describe_unmet(name: str, event: Event) -> str:
     """The ids of an event that may not meet."""
     return ", ".join(ident for check, ident in list_references(event) if check == name)
+
+
+def describe_foreign_label(label: Event, judged: Event) -> str:
+    """The judged event, and both users; an unknown one is empty."""
+    users = [getattr(event, "user_id", "") for event in (label, judged)]
+    return f"{judged.event_id}: the label has the user `{users[0]}`, the event `{users[1]}`"

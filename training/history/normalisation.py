@@ -5,6 +5,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +19,10 @@ from contract.events.model import Event
 from contract.history.format import FORMAT, KIND_ORDER, MANIFEST, REPORT, HistoryManifest, read_line
 from contract.mapping.envelopes import Skipped
 from training.history.decoding import RANKS, DocumentDecoder
-from training.history.id_checks import IdChecks, describe_unmet
+from training.history.finding_examples import FindingExamples
+from training.history.id_checks import FOREIGN_LABELS, IdChecks, describe_foreign_label, describe_unmet
 from training.history.inputs import InputFile, read_documents
-from training.history.report import EXAMPLES_MAX, Example, Finding, HistoryReport
+from training.history.report import Finding, HistoryReport
 from training.history.sorted_runs import RUN_BYTES, SortedRuns, make_key, split_key
 
 PART_EVENTS: Final = 1_000_000
@@ -134,16 +136,14 @@ class Normalisation:
     def _sort_lines(self) -> Iterator[bytes]:
         """The lines in order, without repeats; completes the report."""
         report, repeats = self.report, to_mask(self._ids.find_repeats(), self.report.records)
-        unmet = self._ids.find_unmet()
-        wanted = {name: set(numbers[:EXAMPLES_MAX].tolist()) for name, numbers in unmet.items()}
-        shown = set[int]().union(*wanted.values())
-        report.unmet = {name: Finding(len(numbers)) for name, numbers in unmet.items()}
+        examples = FindingExamples(self._find_place)
+        report.unmet = self._find_unmet(examples)
         for done, (key, line) in enumerate(self._runs.read()):
             ts_ms, rank, number = split_key(key)
             if done % 10_000 == 0:
                 self._on_progress("writing", done, self._sorted)
-            if number in shown:
-                self._add_unmet_examples(number, line, wanted)
+            if examples.wants(number):
+                examples.add_event(number, read_line(line, "a sorted run").event)
             if repeats[number]:
                 report.duplicates[KIND_ORDER[rank]] += 1
                 continue
@@ -152,12 +152,16 @@ class Normalisation:
             report.first_ms = ts_ms if report.first_ms is None else report.first_ms
             report.last_ms = ts_ms
             yield line
+        examples.describe()
 
-    def _add_unmet_examples(self, number: int, line: bytes, wanted: dict[str, set[int]]) -> None:
-        place, event = self._find_place(number), read_line(line, "a sorted run").event
-        for name, numbers in wanted.items():
-            if number in numbers:
-                self.report.unmet[name].examples.append(Example(place, describe_unmet(name, event)))
+    def _find_unmet(self, examples: FindingExamples) -> dict[str, Finding]:
+        findings = {
+            name: examples.note(numbers, partial(describe_unmet, name))
+            for name, numbers in self._ids.find_unmet().items()
+        }
+        if len(foreign := self._ids.find_foreign_labels()):
+            findings[FOREIGN_LABELS] = examples.note(foreign, describe_foreign_label)
+        return findings
 
     def _find_place(self, number: int) -> str:
         """The file of a record, and its number there."""

@@ -28,6 +28,10 @@ class Finding(Struct):
 
     def add(self, place: str, detail: str) -> None:
         self.records += 1
+        self.show(place, detail)
+
+    def show(self, place: str, detail: str) -> None:
+        """Show a record that is counted already, if it is one of the first."""
         if len(self.examples) < EXAMPLES_MAX:
             self.examples.append(Example(place, detail[:DETAIL_CHARS_MAX]))
 

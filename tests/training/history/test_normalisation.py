@@ -268,6 +268,43 @@ def test_ids_that_do_not_meet_are_counted_with_examples(tmp_path: Path) -> None:
     }
 
 
+def test_labels_of_another_user_than_their_order_are_counted_with_both_users(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        ("labels", make_fields("labels", "l1", START_MS + 1, user_id="anon-5")),  # read before its order
+        ("orders", make_fields("orders", "o1", START_MS, user_id=None, guest_id="anon-5")),
+        ("orders", make_fields("orders", "o2", START_MS, user_id="cust8@x")),
+        ("labels", make_fields("labels", "l2", START_MS + 1, user_id="Cust8@x", judged_event_id="o2")),
+        ("labels", make_fields("labels", "l3", START_MS + 1, user_id="cust8@x", judged_event_id="o2")),
+        ("labels", make_fields("labels", "l4", START_MS + 1, user_id=None, guest_id="anon-5")),
+        ("orders", make_fields("orders", "o3", START_MS, user_id="null")),  # without a user: it takes any label
+        ("labels", make_fields("labels", "l5", START_MS + 1, user_id="u7", judged_event_id="o3")),
+        ("labels", make_fields("labels", "l6", START_MS - 1, user_id="null", judged_event_id="o2")),
+    )
+    finding = write(tmp_path, path).unmet["labels of another user than their event"]
+    assert finding.records == 3
+    assert [(example.place, example.detail) for example in finding.examples] == [
+        ("a.jsonl:1", "o1: the label has the user `anon-5`, the event `guest:anon-5`"),
+        ("a.jsonl:4", "o2: the label has the user `Cust8@x`, the event `cust8@x`"),
+        ("a.jsonl:9", "o2: the label has the user ``, the event `cust8@x`"),
+    ]
+
+
+def test_events_of_one_id_and_several_users_meet_the_labels_of_each(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        ("searches", {"event_id": "o1", "ts_ms": START_MS, "user_id": "u2", "query": "tea"}),
+        ("orders", make_fields("orders", "o1", START_MS)),
+        ("labels", make_fields("labels", "l1", START_MS)),
+        ("labels", make_fields("labels", "l2", START_MS, user_id="o1")),
+        ("labels", make_fields("labels", "l3", START_MS, user_id="o9", judged_event_id="o9")),
+    )
+    unmet = write(tmp_path, path).unmet
+    foreign = unmet["labels of another user than their event"]
+    assert [example.place for example in foreign.examples] == ["a.jsonl:4"]
+    assert [example.place for example in unmet["labels of unknown events"].examples] == ["a.jsonl:5"]
+
+
 def test_events_from_the_cut_on_are_left_out(tmp_path: Path) -> None:
     events = [("clicks", make_fields("clicks", f"c{n}", START_MS + n)) for n in range(4)]
     report = write(tmp_path, write_lines(tmp_path / "a.jsonl", *events), until_ms=START_MS + 2)
