@@ -51,6 +51,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         ignored=dict(report.ignored),
         doubtful=dict(report.doubtful),
         duplicates=report.duplicates.total(),
+        conflicts=report.conflicts.records,
         out_of_order=report.out_of_order.total(),
         unmet={name: finding.records for name, finding in report.unmet.items()},
         first_ms=manifest.first_ms,

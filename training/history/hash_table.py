@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,13 @@ Numbers = npt.NDArray[np.uint64]  # (N,): of records
 Pairs = npt.NDArray[np.uint64]  # (N, 2): the number of a record, and of the one that it does not agree with
 Rows = npt.NDArray[np.uint64]  # (N, 3): hash, record number, hash of the content
 WIDTH: Final = 3
+
+
+class Repeats(NamedTuple):
+    """Records with the id of an earlier one, ascending: with the first one's content, and, with its number, without."""
+
+    equal: Numbers
+    other: Pairs
 
 
 class HashTable:
@@ -37,14 +44,18 @@ class HashTable:
         if len(self._buffer) >= WIDTH * BUFFERED:
             self._flush()
 
-    def find_repeats(self) -> Numbers:
-        """The numbers of records whose hash an earlier record has, ascending."""
-        repeats = [np.zeros(0, np.uint64)]
-        for rows in self._read():
-            order = np.argsort(rows[:, 0], kind="stable")
-            is_repeat = np.diff(rows[order, 0], prepend=rows[order[:1], 0] + np.uint64(1)) == 0
-            repeats.append(rows[order[is_repeat], 1])
-        return np.sort(np.concatenate(repeats))
+    def find_repeats(self) -> Repeats:
+        """The records whose hash an earlier record has."""
+        equal, other = [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.uint64)]
+        for unsorted in self._read():
+            rows = unsorted[np.argsort(unsorted[:, 0], kind="stable")]
+            is_first = np.diff(rows[:, 0], prepend=rows[:1, 0] + np.uint64(1)) != 0
+            places = np.flatnonzero(~is_first)
+            repeats, firsts = rows[places], rows[np.flatnonzero(is_first)[np.cumsum(is_first)[places] - 1]]
+            is_equal = repeats[:, 2] == firsts[:, 2]
+            equal.append(repeats[is_equal, 1])
+            other.append(np.stack([repeats[~is_equal, 1], firsts[~is_equal, 1]], 1))
+        return Repeats(equal=np.sort(np.concatenate(equal)), other=sort_pairs(np.concatenate(other)))
 
     def find_missing(self, targets: "HashTable") -> Numbers:
         """The numbers of records with a hash that `targets` lacks, ascending, each once."""

@@ -4,9 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from contract.events.model import Click, Event, Impression, Label, Order, Product, Review, Search
+from contract.events.model import (
+    IDENTITY_FIELDS,
+    KIND_BY_TYPE,
+    Click,
+    Event,
+    Impression,
+    Label,
+    Order,
+    Product,
+    Review,
+    Search,
+    digest_content,
+)
 from contract.hashing import hash_text
-from training.history.hash_table import HashTable, Numbers, Pairs
+from training.history.hash_table import HashTable, Numbers, Pairs, Repeats
 
 ORDERED_ITEMS: Final = "orders of unknown items"
 CLICKED_ITEMS: Final = "clicks of unknown items"
@@ -14,6 +26,7 @@ JUDGED_EVENTS: Final = "labels of unknown events"
 CLICKED_LISTS: Final = "clicks of unknown recommendation ids"
 FOREIGN_LABELS: Final = "labels of another user than their event"
 TARGETS: Final = {ORDERED_ITEMS: "items", CLICKED_ITEMS: "items", JUDGED_EVENTS: "judged", CLICKED_LISTS: "lists"}
+HASH_DIGITS: Final = 16  # hexadecimal, of 64 bits
 References = Iterator[tuple[str, str]]  # the name of a check or of its targets, and an id
 
 
@@ -26,14 +39,14 @@ class IdChecks:
         self._references = {name: HashTable(folder, f"references-{n}") for n, name in enumerate(TARGETS)}
 
     def add(self, kind: str, event: Event, number: int) -> None:
-        self._events.add(identify(kind, event), number)
+        self._events.add(identify(kind, event), number, int(digest_content(event)[:HASH_DIGITS], 16))
         for name, ident in list_targets(event):
             self._targets[name].add(ident, number, hash_user(event) if name == TARGETS[JUDGED_EVENTS] else 0)
         for name, ident in list_references(event):
             self._references[name].add(ident, number, hash_user(event) if name == JUDGED_EVENTS else 0)
 
-    def find_repeats(self) -> Numbers:
-        """The numbers of records that repeat the kind and id of an earlier one, ascending."""
+    def find_repeats(self) -> Repeats:
+        """The records that repeat the kind and id of an earlier one."""
         return self._events.find_repeats()
 
     def find_unmet(self) -> dict[str, Numbers]:
@@ -94,3 +107,13 @@ def describe_foreign_label(label: Event, judged: Event) -> str:
     """The judged event, and both users; an unknown one is empty."""
     users = [getattr(event, "user_id", "") for event in (label, judged)]
     return f"{judged.event_id}: the label has the user `{users[0]}`, the event `{users[1]}`"
+
+
+def describe_conflict(repeated: Event, first: Event) -> str:
+    """The kind and id, and the fields that differ."""
+    names = [
+        name
+        for name in first.__struct_fields__[len(IDENTITY_FIELDS) :]
+        if getattr(repeated, name) != getattr(first, name)
+    ]
+    return f"{KIND_BY_TYPE[type(first)]} {first.event_id}: should have the same {', '.join(names)} as its first record"

@@ -20,7 +20,13 @@ from contract.history.format import FORMAT, KIND_ORDER, MANIFEST, REPORT, Histor
 from contract.mapping.envelopes import Skipped
 from training.history.decoding import RANKS, DocumentDecoder
 from training.history.finding_examples import FindingExamples
-from training.history.id_checks import FOREIGN_LABELS, IdChecks, describe_foreign_label, describe_unmet
+from training.history.id_checks import (
+    FOREIGN_LABELS,
+    IdChecks,
+    describe_conflict,
+    describe_foreign_label,
+    describe_unmet,
+)
 from training.history.inputs import InputFile, read_documents
 from training.history.report import Finding, HistoryReport
 from training.history.sorted_runs import RUN_BYTES, SortedRuns, make_key, split_key
@@ -135,16 +141,21 @@ class Normalisation:
 
     def _sort_lines(self) -> Iterator[bytes]:
         """The lines in order, without repeats; completes the report."""
-        report, repeats = self.report, to_mask(self._ids.find_repeats(), self.report.records)
-        examples = FindingExamples(self._find_place)
+        report, repeats, examples = self.report, self._ids.find_repeats(), FindingExamples(self._find_place)
+        is_duplicate = to_mask(repeats.equal, report.records)
+        is_conflict = to_mask(repeats.other[:, 0], report.records)
         report.unmet = self._find_unmet(examples)
+        if len(repeats.other):
+            report.conflicts = examples.note(repeats.other, describe_conflict)
         for done, (key, line) in enumerate(self._runs.read()):
             ts_ms, rank, number = split_key(key)
             if done % 10_000 == 0:
                 self._on_progress("writing", done, self._sorted)
             if examples.wants(number):
                 examples.add_event(number, read_line(line, "a sorted run").event)
-            if repeats[number]:
+            if is_conflict[number]:
+                continue
+            if is_duplicate[number]:
                 report.duplicates[KIND_ORDER[rank]] += 1
                 continue
             report.events += 1

@@ -40,8 +40,9 @@ class HistoryReport(Struct, kw_only=True):
     """The report of a history. `kinds`: events written; the other counts are of records of the input by kind.
 
     `skipped` is by map: documents of types that it does not read. `refused` is by kind (or map) and reason, `unmet` by
-    what does not meet; times are event times in milliseconds. `out_of_order`: records dated before the one before them
-    in their file, which are sorted; `late_ms` the most.
+    what does not meet; times are event times in milliseconds. `duplicates` have the id and the content of an earlier
+    record, `conflicts` its id and another content; neither is written. `out_of_order`: records dated
+    before the one before them in their file, which are sorted; `late_ms` the most.
     """
 
     records: int = 0
@@ -52,6 +53,7 @@ class HistoryReport(Struct, kw_only=True):
     ignored: Counter[str] = field(default_factory=Counter)  # optional values that could not be read, by kind and field
     doubtful: Counter[str] = field(default_factory=Counter)  # values that look like another unit, or lack a rate
     duplicates: Counter[str] = field(default_factory=Counter)
+    conflicts: Finding = field(default_factory=Finding)
     left_out: Counter[str] = field(default_factory=Counter)
     out_of_order: Counter[str] = field(default_factory=Counter)
     late_ms: int = 0
@@ -84,8 +86,7 @@ def format_report(report: HistoryReport) -> Iterator[str]:
         yield f"times       {format_time(report.first_ms)} to {format_time(report.last_ms)}"
     if report.left_out:
         yield f"left out    {report.left_out.total():>12,}   at or after --until: {format_counts(report.left_out)}"
-    if report.duplicates:
-        yield f"duplicates  {report.duplicates.total():>12,}   left out: {format_counts(report.duplicates)}"
+    yield from format_repeats(report)
     if report.out_of_order:
         yield (
             f"unordered   {report.out_of_order.total():>12,}   sorted, late by {report.late_ms / HOUR_MS:,.1f} hours "
@@ -116,6 +117,14 @@ def describe_doubtful(field: str, unit: str) -> str:
     if unit == "no_rate":
         return f"{field}: taken as it is, since `intake.rates` has no rate of it"
     return f"{field}: looks like `{unit}`, which is not the declared unit (see `intake.times`)"
+
+
+def format_repeats(report: HistoryReport) -> Iterator[str]:
+    if report.duplicates:
+        yield f"duplicates  {report.duplicates.total():>12,}   left out: {format_counts(report.duplicates)}"
+    if report.conflicts.records:
+        yield f"conflicts   {report.conflicts.records:>12,}   left out: other content under the id of an earlier record"
+        yield from format_examples(report.conflicts)
 
 
 def format_examples(finding: Finding) -> Iterator[str]:

@@ -19,13 +19,15 @@ def test_the_command_writes_a_history_and_prints_its_report(tmp_path: Path, caps
         ("orders", make_fields("orders", "o1", START_MS)),
         ("orders", make_fields("orders", "o1", START_MS)),
         ("clicks", {}),
+        ("orders", make_fields("orders", "o1", START_MS, amount=7.0)),
     )
     status = main(["history", str(path), "--out", str(tmp_path / "history")])
     output = capsys.readouterr()
     printed = json.loads(output.out)
     assert status == 0
-    assert (printed["events"], printed["refused"], printed["duplicates"]) == (1, 1, 1)
+    assert (printed["events"], printed["refused"], printed["duplicates"], printed["conflicts"]) == (1, 1, 1, 1)
     assert "a.jsonl:3" in output.err
+    assert "a.jsonl:4: orders o1: should have the same amount as its first record" in output.err
     assert (tmp_path / "history" / "report.json").exists()
 
 

@@ -247,6 +247,35 @@ def test_a_repeated_event_is_written_once_but_a_product_once_a_version(tmp_path:
     assert report.kinds == {"clicks": 1, "products": 2}
 
 
+def test_other_content_under_the_id_of_an_earlier_record_is_a_conflict(tmp_path: Path) -> None:
+    # given a table with a row for each line of an order, one row twice, and an event that was sent again later
+    first = [{"item_id": "i1", "quantity": 1, "unit_price": 5.0}]
+    second = [{"item_id": "i2", "quantity": 1, "unit_price": 4.0}]
+    attributes = {"colour": "red", "size": 4}
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        ("orders", make_fields("orders", "o1", START_MS + 1, lines=first, amount=9.0)),
+        ("orders", make_fields("orders", "o1", START_MS, lines=second, amount=9.0)),
+        ("orders", make_fields("orders", "o1", START_MS, lines=first, amount=9.0)),
+        ("products", make_fields("products", "p1", START_MS)),
+        ("products", make_fields("products", "p1", START_MS, price=6.0, title="other tea")),
+        ("clicks", make_fields("clicks", "o1", START_MS, attributes=attributes)),
+        ("clicks", make_fields("clicks", "o1", START_MS + 9, attributes=dict(reversed(attributes.items())))),
+    )
+    report = write(tmp_path, path)
+    # then the first record stays, though it is not the earliest
+    assert report.duplicates == {"orders": 1, "clicks": 1}
+    assert report.kinds == {"orders": 1, "products": 1, "clicks": 1}
+    orders = [event for _, event in read_events(tmp_path / "history") if isinstance(event, Order)]
+    assert [order.lines[0].item_id for order in orders] == ["i1"]
+    assert report.conflicts.records == 2
+    assert [(example.place, example.detail) for example in report.conflicts.examples] == [
+        ("a.jsonl:2", "orders o1: should have the same lines as its first record"),
+        ("a.jsonl:5", "products p1: should have the same title, price as its first record"),
+    ]
+    assert any(line.startswith("conflicts") for line in format_report(report))
+
+
 def test_ids_that_do_not_meet_are_counted_with_examples(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "a.jsonl",
