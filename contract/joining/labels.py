@@ -12,7 +12,7 @@ from contract.events.model import Judgement, Label
 from contract.graphs import GRAPHS
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import example_from_row
-from contract.joining.output import JoinOutcome, JoinOutput, Origin, OrphanLabel, OutcomeCounts
+from contract.joining.output import ForeignLabel, JoinOutcome, JoinOutput, Origin, OrphanLabel, OutcomeCounts
 from contract.joining.pending import PendingStore
 from contract.joining.row_store import RowStore
 from contract.messages import ScoredKind, ScoredRow
@@ -118,6 +118,7 @@ class LabelJoin:
             self._buffer(ReceivedLabel(label, origin))
         elif pending.is_of_other_user(label):
             self._count("foreign", label)
+            self._output.foreign.append(ForeignLabel(label.event_id, self._task_name(label), label.judged_event_id))
         elif pending.is_repeat(label):
             self._count("duplicate", label)
         elif label.ts_ms > pending.row.ts_ms + self._window_ms + self._grace_ms:

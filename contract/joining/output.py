@@ -39,6 +39,14 @@ class OrphanLabel(NamedTuple):
     origin: Origin | None
 
 
+class ForeignLabel(NamedTuple):
+    """A label that names another user than the row that it judges, and is joined to nothing: its own id, its task."""
+
+    event_id: str
+    task: str
+    row_id: str
+
+
 @dataclass(slots=True)
 class JoinOutput:
     """Output in the order of emission: revisions of one example are ascending."""
@@ -46,11 +54,12 @@ class JoinOutput:
     examples: list[Example] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
     orphans: list[OrphanLabel] = field(default_factory=list)
+    foreign: list[ForeignLabel] = field(default_factory=list)
 
     def drain(self) -> "JoinOutput":
         """The output so far; leaves this object empty."""
-        drained = JoinOutput(self.examples, self.judgements, self.orphans)
-        self.examples, self.judgements, self.orphans = [], [], []
+        drained = JoinOutput(self.examples, self.judgements, self.orphans, self.foreign)
+        self.examples, self.judgements, self.orphans, self.foreign = [], [], [], []
         return drained
 
 

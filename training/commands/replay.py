@@ -19,6 +19,7 @@ from training.data.interactions import write_interactions
 from training.data.parquet import write_examples
 from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.replay.event_reader import read_history
+from training.replay.foreign_labels import describe_foreign, drop_foreign_negatives
 from training.replay.replay import Replay
 from training.replay.unsettled_labels import drop_unsettled_labels
 from training.report.console import print_json, print_lines
@@ -57,9 +58,11 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     )
     rows = replay.run(drop_erased_events(read_history(args.events, rejected, readers), erasures, rejected))
     window_s = settings.feedback.fraud_window_s
-    examples, unsettled = drop_unsettled_labels(
-        from_rows(rows, features, settings.tasks), settings.tasks, window_s * 1000
+    examples = drop_foreign_negatives(
+        from_rows(rows, features, settings.tasks), replay.foreign_labels, settings.tasks, window_s * 1000
     )
+    examples, unsettled = drop_unsettled_labels(examples, settings.tasks, window_s * 1000)
+    print_lines(*describe_foreign(replay.foreign_labels))
     if not len(examples):
         names = [task.name for task in settings.tasks]
         raise BadData(f"History should give examples with labels of {names}. Found none.")
@@ -75,6 +78,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         examples=len(examples),
         labels={task.name: int(examples.has_label(task).sum()) for task in settings.tasks},
         unsettled=dict(unsettled),
+        foreign=dict(Counter(label.task for label in replay.foreign_labels)),
         rejected=dict(rejected),
         ignored=dict(ignored),
         doubtful=dict(doubtful),

@@ -13,6 +13,7 @@ from contract.features.encoder import Encoder
 from contract.features.packing import PackedBlock, pack
 from contract.history.format import HistoricEvent
 from contract.joining.joiner import Joiner
+from contract.joining.output import ForeignLabel
 from contract.messages import Example
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import Arrival, to_updates
@@ -38,6 +39,7 @@ class Replay:
         entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
         self.interactions: list[Interaction] = []  # clicks and orders; after `run` those of guests with their users
+        self.foreign_labels: list[ForeignLabel] = []  # of another user than their event: joined to nothing
         self._guest_interactions = GuestInteractions()
         self._features, self._tasks, self._entity_kinds = features, tuple(tasks), entity_kinds
         self._catalogue: dict[str, Product] = {}
@@ -93,6 +95,7 @@ class Replay:
             self._joiner.advance(arrival.event.ts_ms)
         ready = self._joiner.drain()
         self._examples += ready.examples
+        self.foreign_labels += ready.foreign
         self._batch = [self._to_arrival("judgements", judgement) for judgement in ready.judgements]
 
     def _to_arrival(self, kind: str, event: Event) -> Arrival:

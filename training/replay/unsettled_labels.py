@@ -28,22 +28,15 @@ def drop_unsettled_labels(
     `window_ms`: after which an event without a label is a negative. A task whose labels are nearly all explicit keeps
     them all.
     """
-    labels, known_ms, dropped = dict(examples.labels), dict(examples.known_ms), dict[str, int]()
-    for name in chain.from_iterable(default_negative_tasks(tasks).values()):
-        unsettled = find_unsettled(examples, name, window_ms)
-        if count := int(unsettled.sum()):
-            labels[name] = np.where(unsettled, np.float32(np.nan), labels[name]).astype(labels[name].dtype)
-            known_ms[name] = np.where(unsettled, 0, known_ms[name])
-            dropped[name] = count
-    if not dropped:
-        return examples, dropped
-    return replace(examples, labels=labels, known_ms=known_ms).for_tasks(examples.tasks), dropped
+    names = chain.from_iterable(default_negative_tasks(tasks).values())
+    unsettled = {name: find_unsettled(examples, name, window_ms) for name in names}
+    return drop_labels(examples, unsettled), {name: int(rows.sum()) for name, rows in unsettled.items() if rows.any()}
 
 
 def find_unsettled(examples: Examples, task: str, window_ms: int) -> Mask:
     """Which rows (N,) have a label of a binary task and are later than all that silence has made negatives."""
     label, ts_ms = examples.labels[task], examples.ts_ms
-    silent = (label == 0) & (examples.known_ms[task] == ts_ms + window_ms)
+    silent = find_silent(examples, task, window_ms)
     settled_ms = ts_ms[silent].max(initial=0)
     labelled = ~np.isnan(label)
     settled = labelled & (ts_ms <= settled_ms)
@@ -51,3 +44,20 @@ def find_unsettled(examples: Examples, task: str, window_ms: int) -> Mask:
         return np.zeros(len(examples), np.bool_)
     unsettled: Mask = labelled & (ts_ms > settled_ms)
     return unsettled
+
+
+def find_silent(examples: Examples, task: str, window_ms: int) -> Mask:
+    """Which rows (N,) are a negative of a binary task because no label came in its window."""
+    silent: Mask = (examples.labels[task] == 0) & (examples.known_ms[task] == examples.ts_ms + window_ms)
+    return silent
+
+
+def drop_labels(examples: Examples, dropped: Mapping[str, Mask]) -> Examples:
+    """The examples without the labels of these rows (N,) of binary tasks; those that keep none are left out."""
+    if not any(rows.any() for rows in dropped.values()):
+        return examples
+    labels, known_ms = dict(examples.labels), dict(examples.known_ms)
+    for name, rows in dropped.items():
+        labels[name] = np.where(rows, np.float32(np.nan), labels[name]).astype(labels[name].dtype)
+        known_ms[name] = np.where(rows, 0, known_ms[name])
+    return replace(examples, labels=labels, known_ms=known_ms).for_tasks(examples.tasks)

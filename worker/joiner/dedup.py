@@ -126,7 +126,7 @@ class PublishedOutputs:
             output.judgements, [key_from_judgement(judgement) for judgement in output.judgements]
         )
         known = self._row_ids.contains([orphan.row_id for orphan in output.orphans])
-        return JoinOutput(examples, judgements, drop_known(output.orphans, known))
+        return JoinOutput(examples, judgements, drop_known(output.orphans, known), output.foreign)
 
     def _drop_published(self, outputs: list[T], keys: Sequence[str]) -> list[T]:
         return drop_known(outputs, self._keys.contains(keys))

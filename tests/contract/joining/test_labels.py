@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from contract.events.model import Judgement
 from contract.joining.early_events import PER_KEY_MAX
 from contract.joining.labels import LABELS_MAX
-from contract.joining.output import Origin, OrphanLabel
+from contract.joining.output import ForeignLabel, Origin, OrphanLabel
 from contract.tasks import Task
 from tests.contract.joining.builders import (
     BRUSHING,
@@ -183,6 +183,8 @@ def test_a_label_for_an_order_of_another_user_is_refused() -> None:
 
     output = joiner.drain()
     assert (output.examples, output.judgements) == ([], [])
+    assert output.foreign == [ForeignLabel("l-fraud-90", "fraud", "o")]
+    assert joiner.drain().foreign == []
     assert count_outcomes(joiner) == {("foreign", "fraud"): 1}
 
 

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from contract.events.model import Judgement
-from contract.joining.output import JoinOutput, OrphanLabel
+from contract.joining.output import ForeignLabel, JoinOutput, OrphanLabel
 from contract.messages import Example
 from tests.contract.joining.builders import make_joiner, make_label, make_row
 from worker.joiner.dedup import HashSet, PublishedOutputs, example_key, key_from_judgement
@@ -63,6 +63,12 @@ def test_a_label_of_a_row_with_a_published_example_is_no_orphan() -> None:
     )
 
     assert unpublished.orphans == [OrphanLabel("fraud", "o2", None)]
+
+
+def test_labels_of_another_user_are_passed_on_behind_published_outputs() -> None:
+    outputs = JoinOutput(foreign=[ForeignLabel("l", "fraud", "o1")])
+
+    assert make_published(rows=("o1",)).without_published(outputs) == outputs
 
 
 def test_without_published_outputs_every_output_is_new() -> None:
