@@ -60,5 +60,5 @@ def test_pages_name_only_alerts_that_exist_and_operations_all_of_the_monitor() -
     documented = set(pattern.findall(OPERATIONS.section("Model monitoring")))
     of_workers = {"ShopstreamProcessDown", "ShopstreamDegraded"}
     of_workers |= {"ShopstreamBlocked", "ShopstreamListsLate", "ShopstreamOpenTransaction"}
-    of_workers |= {"ShopstreamListRulesRefused"}
+    of_workers |= {"ShopstreamListRulesRefused", "ShopstreamForeignLabels"}
     assert documented == set(NAMES) - of_workers - {"ShopstreamLearnerFrozen"}

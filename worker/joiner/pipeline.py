@@ -29,6 +29,7 @@ from worker.joiner.decoding import JOINED_EVENTS, RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
 from worker.joiner.erasures import JoinerErasures
+from worker.joiner.foreign_labels import ForeignLabelLog
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.recovered_state import read_output_starts
 from worker.joiner.shard import JoinerShard, ShardSet
@@ -127,6 +128,7 @@ class JoinerPipeline:
         self._mismatch: str | None = None
         self._mismatch_due_s = 0.0
         self._have_orphans_changed = True
+        self._foreign_labels = ForeignLabelLog(self._clocks.steady_s)
 
     @property
     def topics(self) -> list[str]:
@@ -224,6 +226,7 @@ class JoinerPipeline:
             outcomes += shard.take_outcomes()
             metrics.EXAMPLES_WITHHELD.inc(withheld)
             self._have_orphans_changed |= bool(output.orphans)
+            self._foreign_labels.report(output.foreign)
             count_output(output, self._tasks)
         for (outcome, task), n in outcomes.items():
             metrics.JOINS.labels(outcome, task).inc(n)

@@ -21,6 +21,7 @@ from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encod
 from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
 from worker.joiner.erasures import JoinerErasures
+from worker.joiner.foreign_labels import WARN_EVERY_S, ForeignLabelLog
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import Clocks, JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
@@ -711,3 +712,33 @@ def test_a_row_in_another_partition_than_its_event_is_counted(harness: JoinerHar
 
     with assert_increases(metrics.MISPLACED_ROWS):
         harness.pipeline.step()
+
+
+def test_labels_of_another_user_are_counted_and_warned_of_once_a_minute_for_each_task(
+    harness: JoinerHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given an order, and an earlier run that published something
+    harness.published_before = make_published(example_key("r~a", 1))
+    harness.consumer.put(SCORED, to_msgpack(make_row("order", "o", 0, user="guest:d-5")))
+    # when three labels of its device come at once, one later, and one of another task
+    labels = [make_label(1 + n, 1, user="d-5", ident=f"l{n}") for n in range(5)]
+    counted = read_metric(metrics.JOINS, "foreign", "fraud")
+    with caplog.at_level("WARNING"):
+        harness.consumer.put(LABELS, *map(to_json, labels[:3]))
+        harness.pipeline.step()
+        harness.consumer.put(LABELS, to_json(labels[3]))
+        harness.consumer.put(LABELS, to_json(make_label(5, 1, task="cancellation", user="d-5", ident="c")))
+        harness.pipeline.step()
+        harness.now_s += WARN_EVERY_S
+        harness.consumer.put(LABELS, to_json(labels[4]))
+        harness.pipeline.step()
+    # then
+    messages = [record.getMessage() for record in caplog.records if record.name == ForeignLabelLog.__module__]
+    assert [message.partition(" Found another one in ")[2].partition(":")[0] for message in messages] == [
+        "3 labels of `fraud`, the latest l2 of the event o",
+        "1 labels of `cancellation`, the latest c of the event o",
+        "2 labels of `fraud`, the latest l4 of the event o",
+    ]
+    assert "d-5" not in caplog.text
+    assert read_metric(metrics.JOINS, "foreign", "fraud") == counted + 5
+    assert harness.list_published_revisions() == []
