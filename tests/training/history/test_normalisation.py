@@ -326,12 +326,12 @@ def test_events_of_one_id_and_several_users_meet_the_labels_of_each(tmp_path: Pa
         ("orders", make_fields("orders", "o1", START_MS)),
         ("labels", make_fields("labels", "l1", START_MS)),
         ("labels", make_fields("labels", "l2", START_MS, user_id="o1")),
-        ("labels", make_fields("labels", "l3", START_MS, user_id="o9", judged_event_id="o9")),
+        *(("labels", make_fields("labels", f"x{n}", START_MS, judged_event_id=f"x{n}")) for n in range(1_000)),
     )
     unmet = write(tmp_path, path).unmet
     foreign = unmet["labels of another user than their event"]
     assert [example.place for example in foreign.examples] == ["a.jsonl:4"]
-    assert [example.place for example in unmet["labels of unknown events"].examples] == ["a.jsonl:5"]
+    assert (foreign.records, unmet["labels of unknown events"].records) == (1, 1_000)
 
 
 def test_events_from_the_cut_on_are_left_out(tmp_path: Path) -> None:
