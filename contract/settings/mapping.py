@@ -52,6 +52,7 @@ FieldSources = dict[str, "FieldSource | dict[str, FieldSource]"]
 class MapTable:
     """One map. `kinds`: their type -> kind, at `type_source`; without a type source all records are of `kind`.
 
+    `topics`: none of a map for files alone.
     `changes`: which operations of a Debezium envelope are read. `fields`: the sources by our field; of lines and
     attributes, a table of sources.
     """
@@ -140,7 +141,7 @@ class _MapReader:
 
     def read(self) -> MapTable:
         self._refuse_others("", self._table, MAP_NAMES)
-        topics = self._read_texts("topics", self._table.get("topics"))
+        topics = self._read_texts("topics", given) if (given := self._table.get("topics", [])) != [] else ()
         kind, type_source, kinds_by_type = self._read_kind()
         envelope = self._table.get("envelope", "")
         if envelope and envelope not in ENVELOPES:

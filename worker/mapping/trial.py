@@ -54,7 +54,8 @@ def try_map(settings: Settings, source: str, name: str | None, count: int, *, as
     path, chosen = Path(source), choose_map(settings, name)
     topics = chosen.event_topics()
     if path.is_file():
-        records: Iterable[Record] = read_file(path, choose_topic(topics), count)
+        chosen = name_topics(chosen)
+        records: Iterable[Record] = read_file(path, choose_topic(chosen.event_topics()), count)
     elif source in topics.kinds:
         records = read_topic(settings, source, count)
     else:
@@ -75,6 +76,15 @@ def choose_map(settings: Settings, name: str | None) -> Settings:
     if name not in settings.map:
         raise BadConfig([f"`--map` should name a map: {suggest(name, settings.map)}"])
     return settings.model_copy(update={"map": {name: settings.map[name]}})
+
+
+def name_topics(settings: Settings) -> Settings:
+    """The settings with a topic, under which its records are shown, for each map that has none."""
+    tables = {
+        name: table if table.get("topics") else {**table, "topics": f"map.{name}"}
+        for name, table in settings.map.items()
+    }
+    return settings.model_copy(update={"map": tables})
 
 
 def choose_topic(topics: EventTopics) -> str:

@@ -68,9 +68,11 @@ def explain_missing_topics(missing: Mapping[str, str], servers: str, partitions:
         for kind, topic in missing.items()
     )
     settings = ", ".join(f"`{topic}` ({kind if '.' in kind else f'topics.{kind}'})" for kind, topic in missing.items())
-    return (
-        f"Topics should exist, and this process should be allowed to see them. Found none named {settings}. "
-        f"Create them: python -m worker topics, or {commands}"
+    text = f"Topics should exist, and this process should be allowed to see them. Found none named {settings}. "
+    if not any("." in kind for kind in missing):
+        return f"{text}Create them: python -m worker topics, or {commands}"
+    return (  # `worker topics` does not create topics of maps
+        f"{text}Leave `topics` out of a map that reads files only, or create them: {commands}"
     )
 
 

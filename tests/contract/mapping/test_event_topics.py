@@ -36,6 +36,24 @@ def test_a_map_of_the_topic_of_its_kind_adds_none() -> None:
     assert not topics.added
 
 
+@pytest.mark.parametrize("topics", [{}, {"topics": []}])
+def test_a_map_without_topics_is_for_files_and_adds_none(topics: dict[str, Any]) -> None:
+    # given maps of one kind, for files alone
+    table = {**topics, "kind": "clicks", "fields": CLICK_FIELDS}
+    # when
+    event_topics = EventTopics(TOPICS, {"views": table, "taps": table})
+    # then
+    assert event_topics.names_of(["clicks"]) == ["shop.clicks"]
+    assert not event_topics.added
+    assert not event_topics.name_added(["clicks"])
+
+
+@pytest.mark.parametrize("topics", ["", [""], 5, None, {}])
+def test_topics_that_are_no_names_are_refused(topics: object) -> None:
+    with pytest.raises(BadConfig, match=r"`map\.views\.topics` should be a text or a list of texts"):
+        EventTopics(TOPICS, {"views": {"topics": topics, "kind": "clicks", "fields": CLICK_FIELDS}})
+
+
 def test_a_topic_with_orders_and_clicks_is_folded_by_both_lanes() -> None:
     orders = make_map({"path": "t", "table": {"o": "orders"}}, "acme", fields=ORDER_FIELDS)
     clicks = make_map({"path": "t", "table": {"c": "clicks"}}, "acme")

@@ -276,7 +276,6 @@ def test_every_mistake_is_listed_with_its_place_and_the_nearest_name() -> None:
     # then
     assert [error.split(" ")[0].strip("`") for error in errors] == [
         "map.orders.topcis",
-        "map.orders.topics",
         "map.orders.kind",
         "map.clicks.fields.usr_id",
         "map.clicks.fields.rank.pth",
@@ -286,8 +285,8 @@ def test_every_mistake_is_listed_with_its_place_and_the_nearest_name() -> None:
         "map.views.fields",
     ]
     assert "the nearest is `topics`" in errors[0]
-    assert "the nearest is `orders`" in errors[2]
-    assert "the nearest is `user_id`" in errors[3]
+    assert "the nearest is `orders`" in errors[1]
+    assert "the nearest is `user_id`" in errors[2]
     assert errors[-1].endswith("Found none for event_id, user_id.")
 
 

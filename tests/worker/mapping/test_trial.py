@@ -121,6 +121,21 @@ def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) 
         try_map(Settings(map=MAPS), path, "click", 10, as_json=True)
 
 
+def test_a_map_without_topics_reads_the_records_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # given maps for files alone
+    path, table = write_lines(tmp_path, CLICK), {"kind": "clicks", "fields": CLICK_FIELDS}
+    # when
+    status, (event,) = run(path, capsys, "old_clicks", old_clicks=table, more_clicks={**table, "topics": []})
+    alone, _ = run(path, capsys, None, old_clicks=table)
+    # then
+    assert (status, alone) == (0, 0)
+    assert event["event"]["item_id"] == "A"
+    assert event["place"].startswith("map.old_clicks")
+    # and of several it has to be named
+    with pytest.raises(BadConfig, match="Found the maps old_clicks, clicks"):
+        run(path, capsys, None, old_clicks=table, clicks=MAPS["clicks"])
+
+
 def test_a_dead_letter_shows_the_value_that_was_found_and_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

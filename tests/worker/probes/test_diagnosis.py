@@ -10,7 +10,7 @@ from transport.records import TopicPartition
 from worker.ops.denied_rights import Grants
 from worker.ops.retry import WAITS, Wait
 from worker.ops.steps import Step
-from worker.probes.blocks import Block, Reason
+from worker.probes.blocks import Block, Reason, explain_missing_topics
 from worker.probes.diagnosis import RECOVERY_S, Diagnosis, WatchedWorker
 from worker.probes.kafka_observer import KafkaView
 from worker.probes.lag import PartitionLag
@@ -212,3 +212,12 @@ def test_a_worker_that_starts_waits_for_a_server_without_being_dead(case: Case) 
     (block,) = case.diagnosis.find_process_blocks(case.view, case.now_s)
 
     assert (block.reason, block.stands, block.since_s) == (Reason.REDIS, False, case.now_s - 50)
+
+
+def test_a_missing_topic_of_a_map_is_not_said_to_be_created_by_the_worker() -> None:
+    own = explain_missing_topics({"orders": "shop.orders"}, "localhost:9092", 4)
+    of_map = explain_missing_topics({"map.old.topics[0]": "old.orders"}, "localhost:9092", 4)
+    # then
+    assert "Create them: python -m worker topics, or kafka-topics.sh" in own
+    assert "worker topics" not in of_map
+    assert "Leave `topics` out of a map that reads files only, or create them: kafka-topics.sh" in of_map
