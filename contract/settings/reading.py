@@ -36,10 +36,12 @@ from contract.features.reading import read_features
 from contract.features.sources import describe_nearest
 from contract.graphs import DECIDE
 from contract.mapping.event_topics import EventTopics
+from contract.mapping.units import find_double_units
 from contract.profiles.entity_kinds import EntityKinds
 from contract.settings.entities import EntitySettings, declare_entities, find_entity_mistakes
 from contract.settings.experiments import ExperimentSettings, find_experiment_mistakes
 from contract.settings.intake import IntakeSettings
+from contract.settings.mapping import read_maps
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.names import find_unknown_variables
@@ -297,9 +299,9 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
 
 
 def find_map_mistakes(settings: Settings) -> list[str]:
-    """What is wrong with `[map]`, in itself and with `[topics]`."""
+    """What is wrong with `[map]`, in itself, with `[topics]` and with `[intake]`."""
     try:
         settings.event_topics()
     except BadConfig as error:
         return error.errors
-    return []
+    return list(find_double_units(read_maps(settings.map), settings.intake))

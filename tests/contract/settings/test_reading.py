@@ -613,3 +613,50 @@ def test_settings_cannot_be_changed(write: Write) -> None:
     settings: Settings = read_settings()[0]
     with pytest.raises(ValueError, match="frozen"):
         settings.worker.batch_max = 3
+
+
+MAP_OF_ORDERS = """
+[map.shop]
+topics = ["acme.orders"]
+kind = "orders"
+[map.shop.fields]
+event_id = "id"
+ts_ms = { path = "at", unit = "ms" }
+user_id = "user"
+amount = { path = "cents", unit = "minor" }
+currency = "currency"
+payment_method = "gateway"
+[map.shop.fields.lines]
+item_id = "l[].sku"
+quantity = "l[].n"
+unit_price = { path = "l[].cents", unit = "major" }
+"""
+
+
+def test_a_unit_that_both_a_map_and_the_intake_give_is_refused(write: Write) -> None:
+    write(f'[intake]\nmoney = {{ orders = "minor" }}\ntimes = {{ orders = "us" }}\n{MAP_OF_ORDERS}')
+    errors = read_errors()
+    assert [error.split(" ")[0] for error in errors] == [
+        "`map.shop.fields.ts_ms.unit`",
+        "`map.shop.fields.amount.unit`",
+        "`map.shop.fields.lines.unit_price.unit`",
+    ]
+    assert errors[1] == (
+        "`map.shop.fields.amount.unit` should be given where `intake.money` has no unit of orders, since each "
+        'converts. Found "minor", and `intake.money.orders = "minor"`: leave out one of them.'
+    )
+
+
+@pytest.mark.parametrize(
+    "intake",
+    [
+        "",
+        'money = { orders = "units" }',
+        'money = { products = "minor" }\ntimes = { clicks = "s", orders = "ms" }',
+        'times = { orders = "iso" }',
+    ],
+)
+def test_a_unit_of_a_map_may_stand_with_an_intake_that_converts_nothing_of_its_kind(write: Write, intake: str) -> None:
+    write(f"[intake]\n{intake}\n{MAP_OF_ORDERS}")
+    settings, _ = read_settings()
+    assert settings.map.keys() == {"shop"}
