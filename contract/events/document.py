@@ -183,6 +183,7 @@ class DocumentReader:
             "billing_country": self._read_country,
             "available": read_available,
             "lines.quantity": read_quantity,
+            "lines.unit_price": lambda value: self._read_price(value, label),
             "vector": read_vector,
             "stock": read_stock,
             "value": read_label_value,
@@ -240,9 +241,21 @@ class DocumentReader:
         return country
 
     def _read_lines(self, value: object) -> tuple[Line, ...]:
-        lines = enumerate(msgspec.convert(open_entries(value), LINES))
-        read = [self._read_fields(line, self._line_fields, f"$.lines[{number}]") for number, line in lines]
+        """The lines without those that take pieces back; if all do, the first one says what is wrong."""
+        lines = list(enumerate(msgspec.convert(open_entries(value), LINES)))
+        bought = [(number, line) for number, line in lines if not is_return(line)]
+        for _ in range(len(lines) - len(bought) if bought else 0):
+            self._on_ignored(self._kind, "lines.quantity")
+        read = [self._read_fields(line, self._line_fields, f"$.lines[{number}]") for number, line in bought or lines]
         return tuple(Line(**values) for values in read)
+
+    def _read_price(self, value: object, label: str) -> float:
+        """A price; less than none, as of a voucher or a discount, is none, and counted."""
+        price = read_number(value)
+        if price < 0:
+            self._on_ignored(self._kind, label)
+            return 0.0
+        return price
 
     def _read_attributes(self, value: object) -> dict[str, object]:
         """The first `ATTRIBUTES_MAX` attributes. Whether a value is of its type is found where a feature reads it."""
@@ -298,6 +311,14 @@ class MoneyConverter:
         if scaled > MONEY_MAX:
             raise BadEvent("out_of_range", f"Expected `float` <= {MONEY_MAX}, by its rate - at `$.{label}`")
         return scaled
+
+
+def is_return(line: object) -> bool:
+    """Whether a line of an order is of no pieces or of less, as returns are: nothing of it was bought."""
+    try:
+        return isinstance(line, dict) and read_number(line.get("quantity")) <= 0
+    except Unreadable:
+        return False
 
 
 def read_whole(value: object) -> object:

@@ -99,7 +99,11 @@ BAD: Final[Mapping[str, tuple[str, bytes | None, str]]] = {
     "a negative amount": ("orders", encode_event("orders", amount=-0.01), "out_of_range"),
     "a negative time": ("orders", encode_event("orders", ts_ms=-1), "out_of_range"),
     "a quantity of nothing": ("orders", encode_event("orders", lines=[{**LINE, "quantity": 0}]), "out_of_range"),
-    "a negative price": ("orders", encode_event("orders", lines=[{**LINE, "unit_price": -1}]), "out_of_range"),
+    "a price of two thousand millions": (
+        "orders",
+        encode_event("orders", lines=[{**LINE, "unit_price": 2e9}]),
+        "out_of_range",
+    ),
     "six stars": ("reviews", encode_event("reviews", rating=6), "out_of_range"),
     "words for a number": ("orders", encode_event("orders", amount="two"), "wrong_type"),
     "a list for an id": ("orders", encode_event("orders", user_id=["u"]), "wrong_type"),

@@ -7,10 +7,14 @@ import pytest
 from contract.errors import BadEvent
 from contract.events.addresses import to_address_entity
 from contract.events.codes import ALPHA_2_BY_CODE
-from contract.events.model import Label, digest_content
+from contract.events.model import Label, Order, digest_content
 from contract.events.reading import READERS
+from contract.mapping.event_topics import EventTopics
+from contract.settings.servers import TopicSettings
 from tests.contract.intake import NOW_MS, Intake
 from tests.contract.test_events import LINE, VALID, encode_event
+from transport.record_reader import RecordReader
+from transport.records import Record, TopicPartition
 
 
 def test_whole_floats_are_integers_and_text_may_be_a_number() -> None:
@@ -34,8 +38,50 @@ def test_a_quantity_may_have_a_fraction_and_a_whole_one_is_an_integer_however_it
     assert digest_content(whole) == digest_content(as_float)
 
 
+@pytest.mark.parametrize("price", [-5, -5.0, "-5.00", -1e-9, -2e9])
+def test_a_price_of_less_than_none_is_none_and_counted(price: object) -> None:
+    # given an order with a voucher among its lines
+    intake = Intake("orders", rates={"EUR": 1.0}, money={"orders": "minor"})
+    # when
+    order = intake.read(lines=[{**LINE, "unit_price": 250}, {**LINE, "item_id": "VOUCHER", "unit_price": price}])
+    # then
+    assert [(line.item_id, line.unit_price) for line in order.lines] == [("i1", 2.5), ("VOUCHER", 0.0)]
+    assert intake.ignored == {"lines.unit_price": 1}
+
+
+def test_a_mapped_price_of_less_than_none_is_none_whichever_way_it_is_read() -> None:
+    # given
+    lines = [{**LINE, "unit_price": -500}, {**LINE, "item_id": "i2"}]
+    for source in ("lines[].unit_price", {"path": "lines[].unit_price", "unit": "minor"}):
+        paths = {"item_id": "lines[].item_id", "quantity": "lines[].quantity", "unit_price": source}
+        fields = {**{name: name for name in VALID["orders"]}, "lines": paths}
+        reader = RecordReader(
+            EventTopics(TopicSettings(), {"shop": {"topics": "a", "kind": "orders", "fields": fields}})
+        )
+        # when
+        value = encode_event("orders", ts_ms=NOW_MS, lines=lines)
+        _, order = reader.read(Record(TopicPartition("a", 0), 0, None, value, (), -1))
+        # then
+        assert isinstance(order, Order)
+        assert [line.unit_price for line in order.lines] == [0.0, 2.5 if isinstance(source, str) else 0.025]
+
+
+@pytest.mark.parametrize("quantity", [0, -1, "-2", -0.5, 0.0])
+def test_a_line_that_takes_pieces_back_is_left_out_and_counted(quantity: object) -> None:
+    intake = Intake("orders")
+    order = intake.read(lines=[{**LINE, "item_id": "back", "quantity": quantity}, LINE, {"quantity": quantity}])
+    assert [line.item_id for line in order.lines] == ["i1"]
+    assert intake.ignored == {"lines.quantity": 2}
+
+
+def test_an_order_that_only_takes_pieces_back_is_refused_and_nothing_of_it_is_counted() -> None:
+    intake = Intake("orders")
+    assert intake.find_reason(lines=[{**LINE, "quantity": -1}, {**LINE, "quantity": 0}]) == "out_of_range"
+    assert not intake.ignored
+
+
 @pytest.mark.parametrize("quantity", [0, -1, -0.5, 0.0, 10_000_000.5, 10_000_001, "0", float("nan"), 1e300])
-def test_a_quantity_that_is_not_above_none_is_refused(quantity: object) -> None:
+def test_a_quantity_that_is_not_above_none_of_the_only_line_is_refused(quantity: object) -> None:
     assert Intake("orders").find_reason(lines=[{**LINE, "quantity": quantity}]) == "out_of_range"
 
 

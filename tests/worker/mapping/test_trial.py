@@ -143,7 +143,7 @@ def test_a_dead_letter_shows_the_value_that_was_found_and_where(
     path = write_lines(
         tmp_path,
         {**ORDER, "total": "12,500"},
-        {**ORDER, "items": [ORDER["items"][0], {"sku": "A", "n": -0.5, "price": 1}]},
+        {**ORDER, "items": [ORDER["items"][0], {"sku": "A", "n": "many", "price": 1}]},
         {**ORDER, "items": []},
         {**ORDER, "items": [{"sku": "A", "n": 1}]},
     )
@@ -152,7 +152,7 @@ def test_a_dead_letter_shows_the_value_that_was_found_and_where(
     # then
     assert status == 1
     assert amount["detail"].endswith('Found "12,500" at `total`.')
-    assert quantity["detail"].endswith("Found -0.5 at `items[].n`.")
+    assert quantity["detail"].endswith('Found "many" at `items[].n`.')
     assert empty["detail"].endswith("Found [] at `items[].sku`, `items[].n`, `items[].price`.")
     assert entry["detail"].endswith("Nothing found at `items[].price`.")
 
