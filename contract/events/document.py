@@ -38,7 +38,7 @@ from contract.events.model import (
     Product,
     Word,
 )
-from contract.events.times import guess_unit, name_unit, read_time
+from contract.events.times import TIME_SETTINGS, guess_unit, name_unit, read_time
 from contract.events.values import (
     Unreadable,
     name_type,
@@ -271,12 +271,12 @@ class DocumentReader:
             unit = name_unit(self._time_unit, guessed)
             self._on_doubtful(self._kind, label, unit)
             if ms > MILLIS_MAX:
-                raise Unreadable(f"Expected `int` <= {MILLIS_MAX}, got what looks like {unit} (see `intake.times`)")
+                raise Unreadable(f"Expected `int` <= {MILLIS_MAX}, got what looks like {unit} (see {TIME_SETTINGS})")
             if self._refuses_doubtful:
                 raise BadEvent(
                     "bad_time",
-                    f"`{label}` should be in {self._time_unit}, as `intake.times` declares. Found {value!r:.40}, which "
-                    f"looks like {unit}.",
+                    f"`{label}` should be in {self._time_unit} (see {TIME_SETTINGS}). Found {value!r:.40}, which looks "
+                    f"like {unit}.",
                 )
         return ms
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from contract.events.values import INTEGER_MAX, Unreadable, name_type, read_integer, read_number
 
+TIME_SETTINGS: Final = "`intake.times`, or `unit` in a map"  # where the unit of a time is declared
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 PER_MS: Final = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 # Milliseconds between 1973 and 5138: outside, a time is likelier to be in another unit.
@@ -42,7 +43,7 @@ def read_whole_part(value: object) -> int:
         number = read_number(value) if isinstance(value, float | str | Decimal) else 0.0
     except Unreadable as error:
         if isinstance(value, str):
-            raise Unreadable(f"Expected `int` or a date, got `str` {value[:40]!r}") from error
+            raise Unreadable(f"Expected ISO 8601, a date of RFC 2822 or a number, got {value[:40]!r}") from error
         raise
     return read_integer(value) if number.is_integer() or abs(number) >= INTEGER_MAX else floor(number)
 
@@ -87,7 +88,7 @@ def parse_iso(text: str, *, needs_zone: bool) -> int:
     except ValueError as error:
         raise Unreadable(f"Expected ISO 8601, got {text[:40]!r}") from error
     if needs_zone and moment.tzinfo is None:
-        raise Unreadable(f"Expected a time with a zone, or `intake.times` to declare `iso`, got {text[:40]!r}")
+        raise Unreadable(f"Expected a time with a zone, or the unit `iso` ({TIME_SETTINGS}), got {text[:40]!r}")
     return to_epoch_ms(moment)
 
 

@@ -1,4 +1,4 @@
-"""Units that both a map and `[intake]` give, so that values would be converted twice."""
+"""Where the units of mapped values are declared: by a map, by `[intake]`, or by both, so that they convert twice."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -21,6 +21,16 @@ def find_double_units(tables: Iterable[MapTable], intake: IntakeSettings) -> Ite
                         f'{kind}, since each converts. Found "{source.unit}", and `{setting}.{kind} = "{unit}"`: leave '
                         "out one of them."
                     )
+
+
+def name_unit_settings(tables: Iterable[MapTable]) -> dict[tuple[str, str], list[str]]:
+    """The settings in maps that declare the unit of a field, by kind and field."""
+    settings: dict[tuple[str, str], list[str]] = {}
+    for table in tables:
+        for kind in table.kinds:
+            for place, _ in list_places(table, kind):
+                settings.setdefault((kind, place), []).append(f"map.{table.name}.fields.{place}.unit")
+    return settings
 
 
 def list_places(table: MapTable, kind: str) -> Iterator[tuple[str, FieldSource]]:

@@ -199,7 +199,7 @@ def test_a_float_that_may_stand_for_several_ids_is_none(ident: float) -> None:
 
 
 def test_a_time_that_cannot_be_read_is_shown() -> None:
-    with pytest.raises(BadEvent, match=r"Expected `int` or a date, got `str` '30/11/2026' - at `\$.ts_ms`"):
+    with pytest.raises(BadEvent, match=r"ISO 8601, a date of RFC 2822 or a number, got '30/11/2026' - at `\$.ts_ms`"):
         Intake("orders").read(ts_ms="30/11/2026")
 
 

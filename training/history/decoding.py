@@ -71,6 +71,8 @@ def split_line(document: object) -> tuple[str, bytes]:
     """The kind and the event of a line {"kind": ..., "event": ...}."""
     try:
         line = decode_line(document if isinstance(document, bytes) else b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise BadEvent("not_utf8", f"A line should be UTF-8. Found: {error.reason}.") from error
+    except msgspec.MsgspecError as error:
         raise BadEvent("not_json", f'A line should be {{"kind": ..., "event": ...}}. Found: {error}') from error
     return line.kind, bytes(line.event)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from contract.errors import BadConfig, BadData
 from contract.events.model import KINDS
 from contract.events.values import DamagedText
+from training.history.report import TO_UTF8
 
 PARQUET_ROWS: Final = 10_000  # read at a time
 MAP_PREFIX: Final = "map."
@@ -112,7 +113,22 @@ def read_documents(file: InputFile) -> Iterator[Document]:
             case _:
                 yield from read_lines(file.path)
     except (OSError, EOFError, UnicodeError, zlib.error, csv.Error, pa.ArrowException) as error:
+        if isinstance(error, UnicodeError) and (place := find_other_bytes(file.path)):
+            raise BadData(f"{file.path} should be UTF-8. Found {place}: convert it by {TO_UTF8}.") from error
         raise BadData(f"{file.path} should be a readable {suffix} file. Found: {error}") from error
+
+
+def find_other_bytes(path: Path) -> str:
+    """The first byte of a file, and its line, that is not UTF-8; empty for a file that says another encoding."""
+    if find_encoding(path) != "utf-8-sig":
+        return ""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"byte 0x{line[error.start]:02x} in line {number}"
+    return ""
 
 
 def open_bytes(path: Path) -> BinaryIO:

@@ -1,7 +1,7 @@
 """What was found in a shop's files: counts, refused records with examples and places, times, ids that do not meet."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,6 +11,12 @@ from contract.units import HOUR_MS
 
 EXAMPLES_MAX: Final = 3  # of each kind of finding
 DETAIL_CHARS_MAX: Final = 300
+TO_UTF8: Final = "`iconv -f WINDOWS-1252 -t UTF-8 FILE`, or from the encoding that it has"
+ABSENT: Final = "absent, since its value cannot be read"
+IGNORED: Final = {  # what is not absent
+    "orders.lines.unit_price": "below 0, read as 0",
+    "orders.lines.quantity": "lines of 0 or fewer pieces, left out",
+}
 
 
 class Example(Struct, frozen=True):
@@ -98,14 +104,12 @@ def format_report(report: HistoryReport) -> Iterator[str]:
 def format_findings(report: HistoryReport) -> Iterator[str]:
     """What was refused, skipped, ignored or is doubtful, and what does not meet."""
     for kind, reasons in sorted(report.refused.items()):
-        for reason, finding in sorted(reasons.items()):
-            yield f"refused     {finding.records:>12,}   {kind}, {reason}"
-            yield from format_examples(finding)
+        yield from format_refused(kind, reasons)
     for content, finding in sorted(report.skipped.items()):
         yield f"skipped     {finding.records:>12,}   {content} does not read them"
         yield from format_examples(finding)
     for name, count in sorted(report.ignored.items()):
-        yield f"ignored     {count:>12,}   {name}: absent, since its value cannot be read"
+        yield f"ignored     {count:>12,}   {name}: {IGNORED.get(name, ABSENT)}"
     for name, count in sorted(report.doubtful.items()):
         yield f"doubtful    {count:>12,}   {describe_doubtful(*name.split())}"
     for name, finding in sorted(report.unmet.items()):
@@ -125,6 +129,14 @@ def format_repeats(report: HistoryReport) -> Iterator[str]:
     if report.conflicts.records:
         yield f"conflicts   {report.conflicts.records:>12,}   left out: other content under the id of an earlier record"
         yield from format_examples(report.conflicts)
+
+
+def format_refused(kind: str, reasons: Mapping[str, Finding]) -> Iterator[str]:
+    for reason, finding in sorted(reasons.items()):
+        yield f"refused     {finding.records:>12,}   {kind}, {reason}"
+        yield from format_examples(finding)
+        if reason == "not_utf8":
+            yield f"                a file in another encoding than UTF-8 is converted by {TO_UTF8}"
 
 
 def format_examples(finding: Finding) -> Iterator[str]:

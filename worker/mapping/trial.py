@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import msgspec
 
 from contract.errors import BadConfig, BadEvent
 from contract.events.model import KINDS, Event
+from contract.events.times import EPOCH
 from contract.events.values import name_type
 from contract.features.sources import describe_nearest
 from contract.mapping.builder import Document
@@ -29,6 +31,7 @@ from worker.records.intake import make_event_readers
 
 MISSING_PART: Final = re.compile(r"missing required field `(?P<part>\w+)` - at `\$\.(?P<field>\w+)")
 PLACE: Final = re.compile(r"at `\$\.(?P<field>\w+)(?:\[(?P<entry>\d+)\](?:\.(?P<part>\w+))?)?")  # of a violation
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet", ".gz")  # which commands of training read
 KCAT_NAMES: Final = {"topic", "partition", "offset", "tstype", "ts", "broker", "headers", "key", "payload"}
 
 
@@ -101,6 +104,14 @@ def read_file(path: Path, topic: str, count: int) -> Iterator[Record]:
 
     A line may be what `kcat -J` writes of a record, with its key and headers.
     """
+    if path.suffix in TABLE_SUFFIXES:
+        raise BadConfig(
+            [
+                f"{path} should be JSON Lines or a JSON list, not packed. Found {path.suffix}: `python -m training "
+                f"history map.NAME={path} --out FOLDER` reads CSV and Parquet, packed or not, and reports what it "
+                "refuses and why."
+            ]
+        )
     text = path.read_bytes()
     try:
         whole = msgspec.json.decode(text)
@@ -222,12 +233,23 @@ def format_trials(trials: list[Trial]) -> str:
     for trial in trials:
         outcome = trial.kind if trial.event else "skipped" if trial.skipped else f"dead letter: {trial.reason}"
         lines.append(f"{trial.place}  {outcome}")
-        lines += [f"    {name:22}  {json.dumps(value, ensure_ascii=False)}" for name, value in trial.event.items()]
+        lines += [f"    {name:22}  {show_field(name, value)}" for name, value in trial.event.items()]
         lines += [f"    {name:22}  ignored, since it cannot be read: {text}" for name, text in trial.ignored.items()]
         absent = [name for name in trial.absent if name not in trial.ignored]
         lines += [f"    absent: {', '.join(absent)}"] if absent else []
         lines += [f"    {trial.skipped or trial.detail}"] if not trial.event else []
     return "\n".join([*lines, "", *summarize(trials)])
+
+
+def show_field(name: str, value: object) -> str:
+    """A value of an event; a time in UTC too, by which a wrong zone or unit is seen."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not name.endswith("_ms") or not isinstance(value, int):
+        return text
+    try:
+        return f"{text}  {(EPOCH + timedelta(milliseconds=value)).isoformat(timespec='milliseconds')}"
+    except OverflowError:
+        return f"{text}  after the year 9999"
 
 
 def summarize(trials: list[Trial]) -> Iterator[str]:

@@ -2,10 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from contract.events.reading import EventReaders, make_readers
+from contract.mapping.units import name_unit_settings
+from contract.settings.mapping import read_maps
 from contract.settings.reading import Settings
 from worker.ops import metrics
 
@@ -14,10 +17,17 @@ WARN_EVERY_S: Final = 60.0
 
 
 class IntakeCounts:
-    """Counts ignored and doubtful fields; warns of each doubtful one once a minute."""
+    """Counts ignored and doubtful fields; warns of each doubtful one once a minute.
 
-    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._clock_s = clock_s
+    `unit_settings`: what declares the unit of a field in maps, by kind and field.
+    """
+
+    def __init__(
+        self,
+        clock_s: Callable[[], float] = time.monotonic,
+        unit_settings: Mapping[tuple[str, str], Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        self._clock_s, self._unit_settings = clock_s, unit_settings
         self._next_warning_s: dict[tuple[str, str, str], float] = {}
 
     def count_ignored(self, kind: str, field: str) -> None:
@@ -34,15 +44,17 @@ class IntakeCounts:
                 "Amounts of %s should be in a currency of `intake.rates`. Found others, taken as they are.", kind
             )
         else:
+            names = [*self._unit_settings.get((kind, field), ()), "intake.times"]
             log.warning(
-                "`%s` of %s should be in the unit that `intake.times` declares. Found times that look like `%s`.",
+                "`%s` of %s should be in the unit that %s declares. Found times that look like `%s`.",
                 field,
                 kind,
+                " or ".join(f"`{name}`" for name in names),
                 unit,
             )
 
 
 def make_event_readers(settings: Settings) -> EventReaders:
     """The readers of all kinds, which count in the metrics of this process."""
-    counts = IntakeCounts()
+    counts = IntakeCounts(unit_settings=name_unit_settings(read_maps(settings.map)))
     return make_readers(settings.intake, settings.tasks, counts.count_ignored, counts.count_doubtful)

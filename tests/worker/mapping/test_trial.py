@@ -113,6 +113,19 @@ def test_a_source_that_is_neither_a_file_nor_a_topic_is_refused_without_kafka(so
     ]
 
 
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [
+        (1_764_000_000_250, "2025-11-24T16:00:00.250+00:00"),
+        (1_764_000_000, "1970-01-21T10:00:00.000+00:00"),
+        (2**53, "after the year 9999"),
+    ],
+)
+def test_a_time_is_shown_in_utc_too(tmp_path: Path, capsys: pytest.CaptureFixture[str], ms: int, shown: str) -> None:
+    try_map(Settings(map=MAPS), str(write_lines(tmp_path, {**CLICK, "ms": ms})), "clicks", 10, as_json=False)
+    assert f"    ts_ms                   {ms}  {shown}\n" in capsys.readouterr().out
+
+
 def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) -> None:
     path = str(write_lines(tmp_path, CLICK))
     with pytest.raises(BadConfig, match="Found the maps orders, clicks"):
@@ -177,3 +190,17 @@ def test_a_map_of_guests_alone_shows_the_user_as_whom_the_guest_acts(
     assert status == 0
     assert event["event"]["user_id"] == "guest:v-1"
     assert unknown["event"]["user_id"] == ""
+
+
+@pytest.mark.parametrize("name", ["records.csv", "records.parquet", "records.jsonl.gz"])
+def test_a_file_that_is_not_json_lines_is_refused_with_the_command_that_reads_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"id;at;user\n")
+    with pytest.raises(BadConfig, match=rf"JSON Lines.* `python -m training history map\.NAME={path}"):
+        try_map(Settings(map=MAPS), str(path), "clicks", 10, as_json=True)
+
+
+def test_a_time_that_cannot_be_read_says_what_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, (event,) = run(write_lines(tmp_path, {**CLICK, "ms": "22.09.2026 01:05"}), capsys)
+    assert event["detail"].startswith("Expected ISO 8601, a date of RFC 2822 or a number, got '22.09.2026 01:05'")
+    assert event["detail"].endswith('Found "22.09.2026 01:05" at `ms`.')

@@ -50,3 +50,16 @@ def test_times_in_another_unit_are_counted_and_warned_of_once_a_minute(caplog: p
         "`ts_ms` of orders should be in the unit that `intake",
     ]
     assert read_metric(metrics.FIELDS_DOUBTFUL, "orders", "ts_ms", "s") == counted + 11
+
+
+def test_a_time_of_a_map_is_warned_of_with_the_setting_of_its_unit(caplog: pytest.LogCaptureFixture) -> None:
+    # given a map of times in seconds that does not say so
+    fields = {"event_id": "id", "ts_ms": "at", "user_id": "user", "item_id": "sku"}
+    settings = Settings(map={"views": {"topics": "acme.views", "kind": "clicks", "fields": fields}})
+    document = {"event_id": "c1", "ts_ms": 1_764_000_000, "user_id": "u1", "item_id": "A"}
+    # when
+    with caplog.at_level(logging.WARNING):
+        make_event_readers(settings)["clicks"].read_document(document)
+    # then
+    (message,) = caplog.messages
+    assert "the unit that `map.views.fields.ts_ms.unit` or `intake.times` declares. Found times that look" in message
