@@ -21,6 +21,7 @@ Build = Callable[[Any, bytes | None, Headers], Document]
 Source = Callable[[Any, bytes | None, Headers], Any]
 DOCUMENT: Final = "document"
 ENTRY: Final = "entry"
+NULLABLE: Final = {("event", "user_id"), ("line", "item_id")}  # required ids that may be null in our own form too
 
 
 def compile_fields(
@@ -43,8 +44,7 @@ def compile_fields(
             continue  # of another kind of this map
         if not isinstance(source, dict):
             writer.write_source(1, name, source)
-            writer.write(1, "if value is not None:")
-            writer.write(2, f"event[{name!r}] = value")
+            writer.write_assignment(1, "event", name)
         elif nested[name]:
             writer.write_lines(name, source)
         else:
@@ -163,6 +163,13 @@ class Writer:
             self.write(depth, "else:" if convert else f"if {target} is None:")
             self.write(depth + 1, f"{target} = {self.bind(default)}")
 
+    def write_assignment(self, depth: int, document: str, name: str) -> None:
+        """Set a field of a document to `value`, if there is one; `NULLABLE` ids also to None."""
+        if (document, name) not in NULLABLE:
+            self.write(depth, "if value is not None:")
+            depth += 1
+        self.write(depth, f"{document}[{name!r}] = value")
+
     def _locate(self, path: str, list_steps: Sequence[Step] | None) -> tuple[bool, str]:
         """Whether the expression of a path may raise, and the expression."""
         steps, root = parse_path(path), DOCUMENT
@@ -221,8 +228,7 @@ class Writer:
         self.open_objects(3, ENTRY, [path for source in sources.values() for path in source.paths])
         for field, source in sources.items():
             self.write_source(3, field, source, list_steps=list_steps)
-            self.write(3, "if value is not None:")
-            self.write(4, f"line[{field!r}] = value")
+            self.write_assignment(3, "line", field)
         self.write(3, "lines.append(line)")
         self.write(2, f"event[{name!r}] = lines")
         self.write(1, "elif value is not None:")

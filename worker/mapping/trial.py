@@ -39,7 +39,8 @@ KCAT_NAMES: Final = {"topic", "partition", "offset", "tstype", "ts", "broker", "
 class Trial:
     """What becomes of one record: an event of `kind`, a record that is `skipped`, or a dead letter with its `reason`.
 
-    `absent`: optional fields without a value. `ignored`: what the map has read for fields that the event has not.
+    `absent`: optional fields without a value, and the user where it is unknown. `ignored`: what the map has read for
+    fields that the event has not.
     """
 
     place: str
@@ -167,7 +168,7 @@ def try_record(reader: RecordReader, record: Record) -> Trial:
     except BadEvent as error:
         return Trial(place=place, kind=kind, reason=error.reason, detail=describe(reader, record, kind, error))
     fields = to_fields(event)
-    absent = tuple(name for name in KINDS[kind].__struct_fields__ if fields.get(name) is None)
+    absent = tuple(name for name in KINDS[kind].__struct_fields__ if is_absent(name, fields.get(name)))
     read = document if isinstance(document, dict) else {}
     return Trial(
         place=place,
@@ -176,6 +177,11 @@ def try_record(reader: RecordReader, record: Record) -> Trial:
         absent=absent,
         ignored={name: show(read[name]) for name in absent if read.get(name) is not None},
     )
+
+
+def is_absent(name: str, value: object) -> bool:
+    """Whether an event has no such field, or is one of an unknown user."""
+    return value is None or (name == "user_id" and value == "")
 
 
 def describe(reader: RecordReader, record: Record, kind: str, error: BadEvent) -> str:

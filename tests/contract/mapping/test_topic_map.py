@@ -99,7 +99,7 @@ def test_a_nested_order_becomes_an_order_of_ours() -> None:
 )
 def test_a_time_is_read_by_its_unit(unit: str, value: object, ms: object) -> None:
     fields = {**CLICK_FIELDS, "ts_ms": {"path": "time", "unit": unit}}
-    assert read(open_map(fields, "clicks"), {"time": value})[1] == {"ts_ms": ms}
+    assert read(open_map(fields, "clicks"), {"time": value, "user": "u"})[1] == {"ts_ms": ms, "user_id": "u"}
 
 
 @pytest.mark.parametrize(("currency", "amount"), [("EUR", 123.45), ("JPY", 12345.0), ("jpy", 12345.0), ("KWD", 12.345)])
@@ -126,8 +126,8 @@ def test_the_key_is_read_whole_or_by_a_path() -> None:
     whole, part = ({**CLICK_FIELDS, "user_id": {"key": key}} for key in (True, "payload.id"))
     assert read(open_map(whole, "clicks"), {}, b"u-1")[1] == {"user_id": "u-1"}
     assert read(open_map(part, "clicks"), {}, b'{"payload":{"id":7}}')[1] == {"user_id": 7}
-    assert read(open_map(part, "clicks"), {}, b"no json")[1] == {}
-    assert read(open_map(part, "clicks"), {}, None)[1] == {}
+    assert read(open_map(part, "clicks"), {}, b"no json")[1] == {"user_id": None}
+    assert read(open_map(part, "clicks"), {}, None)[1] == {"user_id": None}
 
 
 def test_a_cloudevent_reads_the_same_in_both_modes() -> None:
@@ -306,6 +306,8 @@ def test_maps_of_one_topic_need_a_type_that_tells_them_apart() -> None:
         ({"customer": "", "email": None, "visitor": "v-1"}, "v-1"),
         ({"customer": 0, "email": ""}, ""),
         ({"customer": 0}, ""),
+        ({"customer": None, "email": None}, ""),
+        ({}, ""),
     ],
 )
 def test_a_placeholder_for_an_id_counts_only_where_no_later_path_has_a_value(
@@ -318,6 +320,21 @@ def test_a_placeholder_for_an_id_counts_only_where_no_later_path_has_a_value(
     assert isinstance(event, Click)
     assert event.user_id == user
     assert topic_map.read(click) == (kind, document)  # decoded before, as the data of a schema are
+
+
+def test_an_order_of_no_user_with_a_line_of_no_item_is_one_of_an_unknown_user() -> None:
+    # given a purchase at a counter, and a line such as a tip
+    order = {**ORDER, "customer": None, "email": None, "items": [ORDER["items"][0], {"n": 1, "price": 500}]}
+    topic_map = open_map(ORDER_FIELDS)
+    # when
+    kind, document = read(topic_map, order)
+    event: Any = READERS[kind].read_document(document)
+    # then
+    assert (event.user_id, [line.item_id for line in event.lines]) == ("", ["A", ""])
+    # but ids that are needed for an answer are
+    kind, document = read(topic_map, {**order, "id": None})
+    with pytest.raises(BadEvent, match="`event_id`"):
+        READERS[kind].read_document(document)
 
 
 def test_an_empty_text_of_any_field_gives_way_to_a_later_path() -> None:

@@ -126,6 +126,14 @@ def test_a_time_is_shown_in_utc_too(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"    ts_ms                   {ms}  {shown}\n" in capsys.readouterr().out
 
 
+def test_an_unknown_user_is_named_among_what_is_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_lines(tmp_path, {**CLICK, "user": None}, {"type": "view", "id": "c2", "ms": 1, "sku": "A"})
+    assert try_map(Settings(map=MAPS), str(path), "clicks", 10, as_json=False) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("    absent: user_id, ") == 2
+    assert "clicks: never present: user_id, " in shown
+
+
 def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) -> None:
     path = str(write_lines(tmp_path, CLICK))
     with pytest.raises(BadConfig, match="Found the maps orders, clicks"):
