@@ -11,8 +11,16 @@ from typing import Any, Final
 from contract.events.decoding import open_entries
 from contract.mapping.paths import ABSENT_ERRORS, Step, compile_path, parse_path, split_each
 from contract.mapping.shapes import Place
-from contract.mapping.sources import compile_convert, compile_key, decode_text, find_list, list_sources, make_check
-from contract.mapping.values import join_texts, scale_money
+from contract.mapping.sources import (
+    compile_convert,
+    compile_key,
+    decode_text,
+    find_list,
+    list_sources,
+    make_check,
+    split_places,
+)
+from contract.mapping.values import add_addresses, join_texts, scale_money
 from contract.settings.mapping import FieldSource, FieldSources
 
 Document = dict[str, Any]
@@ -43,7 +51,10 @@ def compile_fields(
         if name not in nested:
             continue  # of another kind of this map
         if not isinstance(source, dict):
-            writer.write_source(1, name, source)
+            if name == "ip" and source.join_with is None:
+                writer.write_addresses(1, source)
+            else:
+                writer.write_source(1, name, source)
             writer.write_assignment(1, "event", name)
         elif nested[name]:
             writer.write_lines(name, source)
@@ -141,6 +152,18 @@ class Writer:
             self.write(deeper, f"if {target} is None:")
             self.write(deeper + 1, f"{target} = earlier_{deeper}")
         self._write_conversion(depth, name, source, target)
+
+    def write_addresses(self, depth: int, source: FieldSource) -> None:
+        """Set `value` to the addresses at all places, of which the event's reader takes the first public one."""
+        sources = split_places(source)
+        if len(sources) == 1:
+            self.write_source(depth, "ip", source)
+            return
+        self.write(depth, "addresses = []")
+        for part in sources:
+            self.write_source(depth, "ip", part)
+            self.write(depth, f"{self.bind(add_addresses)}(addresses, value)")
+        self.write(depth, f"value = addresses or {self.bind(source.default)}")
 
     def _write_join(self, depth: int, places: Sequence[tuple[bool, str]], separator: str, target: str) -> None:
         """Set the variable `target` to the text of the values at all places, or to None if one of them has none."""

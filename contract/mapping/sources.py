@@ -1,6 +1,7 @@
 """What the functions that are generated from the sources of fields call, and what is found out about sources."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from contract.errors import BadEvent
@@ -60,3 +61,13 @@ def compile_convert(name: str, source: FieldSource) -> Convert | None:
 def list_sources(fields: FieldSources) -> Iterable[FieldSource]:
     for source in fields.values():
         yield from source.values() if isinstance(source, dict) else (source,)
+
+
+def split_places(source: FieldSource) -> list[FieldSource]:
+    """A source for each place of this one, in their order, without its default."""
+    single = replace(source, paths=(), header=None, key=False, default=None)
+    return [
+        *(replace(single, paths=(path,)) for path in source.paths),
+        *([replace(single, header=source.header)] if source.header else []),
+        *([replace(single, key=source.key)] if source.key else []),
+    ] or [source]

@@ -76,6 +76,11 @@ def join_texts(separator: str, *values: Any) -> str | None:
     return separator.join(texts) if all(texts) else None
 
 
+def add_addresses(addresses: list[str], value: Any) -> None:
+    """Add an address, or those of a list."""
+    addresses += [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)]
+
+
 def scale_money(event: dict[str, Any], lines: str, field: str) -> None:
     """Convert an amount of the event, or of each of its lines, from minor units of the event's currency."""
     parts = event.get(lines) if lines else [event]

@@ -10,8 +10,12 @@ from contract.errors import BadConfig, BadEvent
 from contract.events.model import Click
 from contract.events.reading import READERS
 from contract.mapping.envelopes import Skipped
+from contract.mapping.event_topics import EventTopics
 from contract.mapping.topic_map import TopicMap, compile_maps
 from contract.settings.mapping import read_maps
+from contract.settings.servers import TopicSettings
+from transport.record_reader import RecordReader
+from transport.records import Record, TopicPartition
 
 CLICK_FIELDS = {"event_id": "id", "ts_ms": "ms", "user_id": "user", "item_id": "sku"}
 ORDER_FIELDS: dict[str, Any] = {
@@ -320,6 +324,46 @@ def test_a_placeholder_for_an_id_counts_only_where_no_later_path_has_a_value(
     assert isinstance(event, Click)
     assert event.user_id == user
     assert topic_map.read(click) == (kind, document)  # decoded before, as the data of a schema are
+
+
+@pytest.mark.parametrize(
+    ("record", "ip"),
+    [
+        ({"forwarded": "203.0.113.9", "remote": "198.51.100.7"}, "203.0.113.9"),
+        ({"forwarded": "10.0.0.1", "remote": "198.51.100.7"}, "198.51.100.7"),
+        ({"forwarded": "unknown", "remote": "198.51.100.7"}, "198.51.100.7"),
+        ({"forwarded": ["10.0.0.1", "203.0.113.9"], "remote": "198.51.100.7"}, "203.0.113.9"),
+        ({"forwarded": "10.0.0.1, 203.0.113.9:80", "remote": "198.51.100.7"}, "203.0.113.9"),
+        ({"forwarded": "", "remote": "198.51.100.7"}, "198.51.100.7"),
+        ({"forwarded": {"a": 1}, "remote": "198.51.100.7"}, "198.51.100.7"),
+        ({"remote": "198.51.100.7"}, "198.51.100.7"),
+        ({"forwarded": "10.0.0.1", "remote": "127.0.0.1"}, "192.0.2.1"),
+        ({"forwarded": "10.0.0.1"}, "192.0.2.1"),
+        ({}, None),
+    ],
+)
+def test_of_several_addresses_the_first_public_one_counts(record: dict[str, object], ip: str | None) -> None:
+    # given two paths, then a header where the record has any address
+    fields = {**CLICK_FIELDS, "ip": {"path": ["forwarded", "remote"], "header": "peer"}}
+    topics = EventTopics(TopicSettings(), {"shop": {"topics": "acme", "kind": "clicks", "fields": fields}})
+    only_paths = EventTopics(
+        TopicSettings(),
+        {"shop": {"topics": "acme", "kind": "clicks", "fields": {**fields, "ip": ["forwarded", "remote"]}}},
+    )
+    value = json.dumps({"id": "c1", "ms": 1_764_000_000_000, "user": "u", "sku": "A", **record}).encode()
+    headers = [("peer", b"192.0.2.1")] if record else []
+    # when
+    for event_topics, expected in ((topics, ip), (only_paths, None if ip == "192.0.2.1" else ip)):
+        _, click = RecordReader(event_topics).read(Record(TopicPartition("acme", 0), 0, None, value, headers, -1))
+        # then
+        assert isinstance(click, Click)
+        assert click.ip == expected
+
+
+def test_a_default_address_stands_where_no_path_has_one() -> None:
+    fields = {**CLICK_FIELDS, "ip": {"path": ["a", "b"], "default": "192.0.2.1"}}
+    topic_map = open_map(fields, "clicks")
+    assert [read(topic_map, record)[1]["ip"] for record in ({}, {"b": "10.0.0.1"})] == ["192.0.2.1", ["10.0.0.1"]]
 
 
 def test_an_order_of_no_user_with_a_line_of_no_item_is_one_of_an_unknown_user() -> None:
