@@ -14,8 +14,9 @@ DETAIL_CHARS_MAX: Final = 300
 TO_UTF8: Final = "`iconv -f WINDOWS-1252 -t UTF-8 FILE`, or from the encoding that it has"
 ABSENT: Final = "absent, since its value cannot be read"
 IGNORED: Final = {  # what is not absent
-    "orders.lines.unit_price": "below 0, read as 0",
-    "orders.lines.quantity": "lines of 0 or fewer pieces, left out",
+    "user_id": "none, so that the user is unknown",
+    "lines.unit_price": "below 0, read as 0",
+    "lines.quantity": "lines of 0 or fewer pieces, left out",
 }
 
 
@@ -109,7 +110,7 @@ def format_findings(report: HistoryReport) -> Iterator[str]:
         yield f"skipped     {finding.records:>12,}   {content} does not read them"
         yield from format_examples(finding)
     for name, count in sorted(report.ignored.items()):
-        yield f"ignored     {count:>12,}   {name}: {IGNORED.get(name, ABSENT)}"
+        yield f"ignored     {count:>12,}   {name}: {IGNORED.get(name.partition('.')[2], ABSENT)}"
     for name, count in sorted(report.doubtful.items()):
         yield f"doubtful    {count:>12,}   {describe_doubtful(*name.split())}"
     for name, finding in sorted(report.unmet.items()):

@@ -402,7 +402,9 @@ def test_the_report_says_how_files_that_are_not_utf8_are_converted_and_what_beca
     # given a line in another encoding, and an order with a voucher
     voucher = {"item_id": "v", "quantity": 1, "unit_price": -5.0}
     lines = [{"item_id": "i1", "quantity": 1, "unit_price": 5.0}, voucher, {**voucher, "quantity": 0}]
-    path = write_lines(tmp_path / "a.jsonl", ("orders", make_fields("orders", "o1", START_MS, lines=lines, ip="no")))
+    path = write_lines(
+        tmp_path / "a.jsonl", ("orders", make_fields("orders", "o1", START_MS, lines=lines, ip="no", user_id=None))
+    )
     path.write_bytes(path.read_bytes() + '{"kind": "b\xfccher", "event": {}}\n'.encode("latin-1"))
     # when
     _, report = write_history(tmp_path / "history", parse_inputs([str(path)]), decoder=open_decoder())
@@ -411,5 +413,6 @@ def test_the_report_says_how_files_that_are_not_utf8_are_converted_and_what_beca
     assert "a.jsonl:2: A line should be UTF-8. Found: invalid start byte." in shown
     assert "converted by `iconv -f WINDOWS-1252 -t UTF-8 FILE`" in shown
     assert "orders.ip: absent, since its value cannot be read" in shown
+    assert "orders.user_id: none, so that the user is unknown" in shown
     assert "orders.lines.unit_price: below 0, read as 0" in shown
     assert "orders.lines.quantity: lines of 0 or fewer pieces, left out" in shown
