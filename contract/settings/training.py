@@ -18,7 +18,9 @@ class TrainingConfig(Section):
     `training.trainer.loss_balancing`, which only the training commands check. `focus`: how much more weight a task gets
     after each epoch if held-out examples show that it is hard; 0 keeps the declared weights. `refit`: the network that
     is kept has learned all examples, after the held-out ones have chosen the epochs; of examples in memory alone, and
-    not of a fit that starts from another network. `turns`: each step uses one kind of rows alone (one data set, where
+    not of a fit that starts from another network. `teacher`: `trees` fits a second time, with the probabilities of
+    gradient-boosted trees as labels of the judging tasks on which these are ahead, and keeps the better network; of
+    examples in memory alone, too. `turns`: each step uses one kind of rows alone (one data set, where
     tasks come from several), kind after kind. `stream_rows`: files with more rows are not loaded into memory but
     streamed in each epoch. `threads` of torch; more than there are idle cores is much slower. `device` for training;
     `precision` of matrix products, while weights, sums and losses stay float32.
@@ -45,6 +47,7 @@ class TrainingConfig(Section):
     patience: Positive = 2
     held_out: Share = 0.2
     refit: bool = False
+    teacher: Literal["none", "trees"] = "none"
     seed: int = 7
     balance: str = "static"
     turns: bool = False

@@ -14,8 +14,9 @@ from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from training.analysis.lightgbm_baseline import lightgbm_trees
 from training.data.examples import Examples
+from training.teaching.taught_fit import fit_taught
 from training.trainer.batching import FAMILY_SHARE_DIVISOR
-from training.trainer.fit import Epoch, fit
+from training.trainer.fit import Epoch
 from training.trainer.learner import predict
 
 Method: TypeAlias = Callable[[Examples, Examples, int], Predictions]  # training and validation part, seed
@@ -39,7 +40,7 @@ def multi_task_network(model_config: ModelConfig, config: TrainingConfig) -> Met
     """One network of the declared shape for all tasks."""
 
     def fit_predict(training: Examples, validation: Examples, seed: int) -> Predictions:
-        network = fit(training, model_config, config.model_copy(update={"seed": seed}), ignore_epoch).network
+        network = fit_taught(training, model_config, config.model_copy(update={"seed": seed}), ignore_epoch).network
         rows = mask_labelled(validation, network.tasks)
         if not rows.any():
             return {}

@@ -1,26 +1,20 @@
 """LightGBM baseline: an ensemble of gradient-boosted trees for each task, on the same features and rows.
 
-A category becomes a LightGBM categorical column. The most frequent ids of texts and sequences become a column each, 1
-where a row has the id. Codes and frequent ids come from the training rows. Early stopping uses the latest of them, as
-the network does to select its epoch.
+Early stopping uses the latest of the training rows, as the network does to select its epoch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import lightgbm
 import numpy as np
-import numpy.typing as npt
 
-from contract.arrays import Array, Integers, Predictions
-from contract.features.declaration import Feature, FeatureSet
+from contract.arrays import Array, Predictions
 from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from training.data.examples import Examples
 from training.data.split import find_learnable, split_by_time
-
-Columns = npt.NDArray[np.float32]
+from training.teaching.tree_features import TreeFeatures, choose_leaf_rows
 
 PARAMETERS: Final = {
     "learning_rate": 0.05,
@@ -33,10 +27,6 @@ PARAMETERS: Final = {
 }  # a lower learning rate with early stopping and smoothed categories do better than the defaults on such tables
 TREES_MAX: Final = 1_000
 PATIENCE: Final = 40
-ROWS_PER_LEAF_ROW: Final = 200  # training rows for each row that a leaf should have at least
-LEAF_ROWS_LIMITS: Final = (2, 20)  # 20 is the default; with it a few hundred rows give hardly a split
-ID_COLUMNS_LIMITS: Final = (100, 1_000)  # columns for ids of a text or sequence, fewer for more rows
-ID_CELLS: Final = 20_000_000  # of all these columns
 OBJECTIVES: Final = {"binary": "binary", "graded": "cross_entropy", "multiclass": "multiclass", "regression": "l2"}
 
 
@@ -64,7 +54,7 @@ def fit_predict_task(task: Task, parts: tuple[Examples, Examples, Examples], thr
     training, stopping, validation = (part.take(mask) for part, mask in zip(parts, masks, strict=True))
     features = TreeFeatures.fit(task, training)
     parameters = {**PARAMETERS, "objective": OBJECTIVES[task.kind], "num_threads": threads, "seed": seed}
-    parameters["min_child_samples"] = int(np.clip(len(training) // ROWS_PER_LEAF_ROW, *LEAF_ROWS_LIMITS))
+    parameters["min_child_samples"] = choose_leaf_rows(len(training))
     if task.kind == "multiclass":
         parameters["num_class"] = len(training.classes[task.name])
     training_set = lightgbm.Dataset(
@@ -80,68 +70,3 @@ def fit_predict_task(task: Task, parts: tuple[Examples, Examples, Examples], thr
     scattered = np.full((len(parts[2]), *predictions.shape[1:]), np.nan)
     scattered[masks[2]] = predictions
     return scattered
-
-
-@dataclass(frozen=True, slots=True)
-class TreeFeatures:
-    """The columns that a task's trees read, with the codes counted in the training part."""
-
-    features: FeatureSet
-    task: Task
-    codes: dict[str, Integers]  # by feature: its sorted categories, or its most frequent ids, sorted
-
-    @classmethod
-    def fit(cls, task: Task, training: Examples) -> "TreeFeatures":
-        fitted = cls(training.features, task, {})
-        for feature, ids in fitted.iterate_id_features(training):
-            values, counts = np.unique(ids[ids != 0], return_counts=True)
-            limit = int(np.clip(ID_CELLS // max(len(ids), 1), *ID_COLUMNS_LIMITS))
-            frequent = np.sort(values[np.argsort(-counts, kind="stable")[:limit]])
-            fitted.codes[feature.name] = values if feature.kind == "category" else frequent
-        return fitted
-
-    @property
-    def category_columns(self) -> list[int]:
-        """The indices of the categorical columns: they come after the numbers and before the ids of lists."""
-        first = sum(len(self.visible_numbers(group)) for group in self.task.groups)
-        spans = [span for group in self.task.groups for span in self.visible_spans(group)]
-        count = sum(span.feature.kind == "category" for span in spans)
-        return list(range(first, first + count))
-
-    def to_matrix(self, examples: Examples) -> Columns:
-        """(N, columns), NaN for unknown values and for categories that training did not see."""
-        numbers = [examples.blocks[group].numbers[:, self.visible_numbers(group)] for group in self.task.groups]
-        coded, lists = list[Columns](), list[Columns]()
-        for feature, ids in self.iterate_id_features(examples):
-            codes = self.codes[feature.name]
-            if feature.kind == "category":
-                coded.append(encode_categories(ids[:, 0], codes)[:, None])
-            else:
-                lists += [(ids == code).any(1)[:, None].astype(np.float32) for code in codes]
-        return np.concatenate([*numbers, *coded, *lists], axis=1, dtype=np.float32)
-
-    def iterate_id_features(self, examples: Examples) -> Iterator[tuple[Feature, Integers]]:
-        """The task's features with ids (N, width)."""
-        for group in self.task.groups:
-            for span in self.visible_spans(group):
-                yield span.feature, examples.blocks[group].ids[:, span.start : span.start + span.width]
-
-    def visible_spans(self, group: str) -> list[Any]:
-        return [span for span in self.features.spans(group) if span.feature.name not in self.task.hide]
-
-    def visible_numbers(self, group: str) -> list[int]:
-        """The columns of the group's numbers and vectors that are not hidden from the task."""
-        numbers: Sequence[Feature] = self.features.numbers(group)
-        indices = [index for index, feature in enumerate(numbers) if feature.name not in self.task.hide]
-        for span in self.features.vectors(group):
-            if span.feature.name not in self.task.hide:
-                indices += range(span.start, span.start + span.width)
-        return indices
-
-
-def encode_categories(ids: Integers, codes: Integers) -> Columns:
-    """The index (N,) of each id among the sorted codes, NaN for an id that is not one of them."""
-    if not len(codes):
-        return np.full(len(ids), np.nan, np.float32)
-    index = np.searchsorted(codes, ids).clip(max=len(codes) - 1)
-    return np.where(codes[index] == ids, index, np.nan).astype(np.float32)

@@ -46,9 +46,10 @@ from training.next_item.together import find_together
 from training.online.replay_buffer import encode_buffer
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
+from training.teaching.taught_fit import fit_taught
 from training.trainer.config import override_config
 from training.trainer.distributed import join_process_group
-from training.trainer.fit import FitOptions, FitResult, fit
+from training.trainer.fit import FitOptions, FitResult
 from training.trainer.size_defaults import adapt_configs, describe_defaults
 from training.trainer.transfer import RATE_SHARES, Transfer
 
@@ -150,9 +151,25 @@ def fit_with_progress(
 ) -> FitResult:
     """Fit, with progress reported by the main process."""
     if not options.process_group.is_main:
-        return fit(examples, model_config, config, lambda epoch: None, options)
+        return fit_taught(examples, model_config, config, lambda epoch: None, options)
     with ProgressReporter(log=log) as reporter:
-        return fit(examples, model_config, config, reporter.on_epoch, replace(options, progress=reporter.on_step))
+        return fit_taught(
+            examples,
+            model_config,
+            config,
+            reporter.on_epoch,
+            replace(options, progress=reporter.on_step),
+            on_taught=tell_taught,
+        )
+
+
+def tell_taught(tasks: Sequence[Task]) -> None:
+    """Say why a second fit begins."""
+    names = ", ".join(f"`{task.name}`" for task in tasks)
+    print_lines(
+        f"On held-out examples trees are ahead on {names}: the network is fitted again with their probabilities as "
+        "labels, and the better one is kept (`training.teacher`)."
+    )
 
 
 def read_initial(bundles: Path, version: str | None, erasures: Erasures) -> Checkpoint | None:

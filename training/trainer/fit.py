@@ -7,7 +7,7 @@ With `refit` the network that is returned has then learned all examples, for as 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,16 @@ def ignore_progress(done: int, steps: int, losses: Losses) -> None:
 class FitOptions:
     """How a fit runs, in addition to its config. `state_path`: a file to save each epoch to and to resume from.
 
-    `transfer`: the trained network to start from. `process_group`: the processes that train together; all return the
-    same result, and the main one saves the state. `progress` is called after every step.
+    `transfer`: the trained network to start from. `teach` gives the training part with the labels that are learned.
+    `process_group`: the processes that train together; all return the same result, and the main one saves the state.
+    `progress` is called after every step.
     """
 
     state_path: Path | None = None
     transfer: Transfer | None = None
     process_group: ProcessGroup = SINGLE_PROCESS
     progress: ProgressCallback = ignore_progress
+    teach: Callable[[Examples], Examples] | None = None
 
 
 DEFAULT_OPTIONS = FitOptions()
@@ -102,6 +104,8 @@ def fit(
     if transfer:
         transfer.check(examples, model_config)
     data = prepare_data(examples, config, transfer)
+    if options.teach:
+        data = replace_training_part(data, options.teach(data.statistics_sample))
     calibrating, validation = split_held_out(data.held_out)
     network = build_network(data.statistics_sample, model_config, transfer).to(options.process_group.device)
     if transfer:
@@ -139,6 +143,11 @@ def fit(
     )
 
 
+def replace_training_part(data: TrainingData, taught: Examples) -> TrainingData:
+    """The same partition, whose training part is learned as `taught`."""
+    return replace(data, chunks=lambda rng: [taught])
+
+
 def refit(state: TrainingState, examples: Examples, config: TrainingConfig, options: FitOptions) -> Learner:
     """A new network, trained on all `examples` up to the best epoch of `state`, with the calibrators of its network.
 
@@ -150,10 +159,11 @@ def refit(state: TrainingState, examples: Examples, config: TrainingConfig, opti
     new = build_network(examples, network.config).to(options.process_group.device)
     learner = Learner(network=new, config=config, process_group=options.process_group)
     learner.weights = dict(state.learner.weights)
+    learned = options.teach(examples) if options.teach else examples
     data = TrainingData(
         statistics_sample=examples,
         held_out=examples.take(np.arange(0)),
-        chunks=lambda rng: [examples],
+        chunks=lambda rng: [learned],
         rows=len(examples),
         left_out={},
     )

@@ -2,8 +2,8 @@
 
 Few rows need more passes over smaller batches, and a network that cannot fit noise: dropout, weight decay, and members
 that are averaged. Numbers in bins give it the steps that trees find at once. A fifth of few rows is too much to learn
-nothing from, so the held-out part is learned at last. Many rows need none of that, and fitting and serving are cheaper
-without. What `shop.toml` declares is never changed.
+nothing from, so the held-out part is learned at last. Of few positives trees learn more, so they may teach. Many rows
+need none of that, and fitting and serving are cheaper without. What `shop.toml` declares is never changed.
 """
 
 from typing import Any, Final, NamedTuple
@@ -24,12 +24,28 @@ SIZES: Final = (
     SizeDefaults(
         20_000,
         {"embedding": 8, "expert": 32, "tower": 16, "factors": 8, "bins": 16, "members": 4, "dropout": 0.2},
-        {"batch": 128, "epochs": 20, "patience": 4, "learning_rate": 0.002, "weight_decay": 0.05, "refit": True},
+        {
+            "batch": 128,
+            "epochs": 20,
+            "patience": 4,
+            "learning_rate": 0.002,
+            "weight_decay": 0.05,
+            "refit": True,
+            "teacher": "trees",
+        },
     ),
     SizeDefaults(
         100_000,
         {"embedding": 8, "expert": 32, "tower": 16, "factors": 8, "bins": 24, "members": 4, "dropout": 0.15},
-        {"batch": 256, "epochs": 12, "patience": 3, "learning_rate": 0.002, "weight_decay": 0.03, "refit": True},
+        {
+            "batch": 256,
+            "epochs": 12,
+            "patience": 3,
+            "learning_rate": 0.002,
+            "weight_decay": 0.03,
+            "refit": True,
+            "teacher": "trees",
+        },
     ),
     SizeDefaults(
         400_000,

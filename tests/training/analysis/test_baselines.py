@@ -7,8 +7,8 @@ import pytest
 from tests.model.small import CATEGORY, CLICK, FRAUD, SHAPE
 from tests.training.examples import PLAN, make_examples
 from training.analysis.baselines import OURS, SINGLE, TREES, build_methods, match_steps, select_task
-from training.analysis.lightgbm_baseline import ID_COLUMNS_LIMITS, TreeFeatures
 from training.data.examples import Examples
+from training.teaching.tree_features import ID_COLUMNS_LIMITS, TreeFeatures
 from training.trainer.evaluation import evaluate_predictions
 
 METHODS = MappingProxyType(build_methods(SHAPE, PLAN))
