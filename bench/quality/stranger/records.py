@@ -23,7 +23,7 @@ ts_ms = {{ path = "head.received", unit = "iso" }}
 user_id = "party.number"
 amount = {{ path = "sums.gross", unit = "minor" }}
 currency = "sums.unit"
-payment_method = {{ path = "sums.means", table = {{ CC = "card", WALLET = "wallet", "*" = "other" }} }}
+payment_method = "sums.means"
 device_id = "machine.print"
 account_created_ms = {{ path = "party.member_since", unit = "iso" }}
 
