@@ -4,6 +4,7 @@ Required fields have to say what is agreed, in whatever type of JSON: an integer
 as a number are readings, not guesses. An optional field that cannot be read is absent, and counted.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -59,6 +60,7 @@ OnDoubtful = Callable[[str, str, str], None]  # kind, field, what it looks like
 
 MILLIS_MAX: Final = 2**53
 MONEY_MAX: Final = 1e9
+SINCE_2001_S: Final = 10**9  # what a time since then is in seconds
 LABEL_VALUES: Final = (bool, int, float, str, Decimal)
 check_id: Final = make_check(Id)
 check_guest_id: Final = make_check(GuestId)
@@ -94,7 +96,7 @@ class DocumentReader:
         self._kind, self._labels = kind, labels
         self._on_ignored, self._on_doubtful = on_ignored, on_doubtful
         # An erasure that is read as of 1970 would erase nothing, and be confirmed.
-        self._refuses_doubtful = intake.doubtful_times == "refuse" or kind == "erasures"
+        self._refused_ms = 0 if intake.doubtful_times == "refuse" else SINCE_2001_S if kind == "erasures" else math.inf
         self._placeholders = intake.folded_placeholders
         self._read_address = make_address_reader(intake.private_networks).read
         self._time_unit = intake.time_unit(kind)
@@ -272,7 +274,7 @@ class DocumentReader:
             self._on_doubtful(self._kind, label, unit)
             if ms > MILLIS_MAX:
                 raise Unreadable(f"Expected `int` <= {MILLIS_MAX}, got what looks like {unit} (see {TIME_SETTINGS})")
-            if self._refuses_doubtful:
+            if ms >= self._refused_ms:
                 raise BadEvent(
                     "bad_time",
                     f"`{label}` should be in {self._time_unit} (see {TIME_SETTINGS}). Found {value!r:.40}, which looks "

@@ -90,7 +90,14 @@ class IntakeSettings(Section):
         "{00000000-0000-0000-0000-000000000000}",
         "ffffffff-ffff-ffff-ffff-ffffffffffff",
         "{ffffffff-ffff-ffff-ffff-ffffffffffff}",
-        *("0" * digits for digits in range(2, 33)),  # the number of a telephone or a card without one
+        "00",
+        "000",
+        "0000",
+        "00000000",
+        "000000000000",
+        "000000000000000",  # the number of a telephone without one
+        "0000000000000000",
+        "00000000000000000000000000000000",
         "00:00:00:00:00:00",  # addresses of a network card that systems give instead of the true one
         "00-00-00-00-00-00",
         "02:00:00:00:00:00",

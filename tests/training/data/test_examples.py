@@ -103,7 +103,7 @@ def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_1(seed: int) -> N
     ("task", "value", "expected"),
     [
         ("click", 0.5, "0 or 1"),
-        ("click", "maybe", "0 or 1, true or false, the task's name, or a word such as legit"),
+        ("click", "maybe", "0 or 1, true or false, yes or no, or the task's name"),
         ("click", float("nan"), "0 or 1"),
         ("relevance", 2.0, "a number from 0 to 1"),
         ("relevance", "often", "a number from 0 to 1"),
