@@ -85,7 +85,7 @@ def test_a_row_with_more_cells_than_names_is_refused_and_shifts_no_value(tmp_pat
         ("clicks.csv", HEADER + ROW + f'c-2,{NOW_MS},"u-1,i-1,red\n' + ROW, "should be CSV. Found in line"),
         ("clicks.csv", (HEADER + ROW).encode("latin-1"), "clicks.csv should be UTF-8. Found byte 0xfc in line 2: "),
         ("clicks.csv", (HEADER + ROW).encode("latin-1"), "convert it by `iconv -f WINDOWS-1252 -t UTF-8 FILE`"),
-        ("clicks.csv.gz", gzip.compress((HEADER + ROW).encode("latin-1")), "Found byte 0xfc in line 2: "),
+        ("clicks.csv.gz", gzip.compress((HEADER + ROW).encode("latin-1"), mtime=0), "Found byte 0xfc in line 2: "),
         ("clicks.csv", (HEADER + ROW).encode("utf-16")[:-1], "should be a readable .csv file. Found: 'utf-16"),
         (
             "clicks.jsonl.gz",
