@@ -14,17 +14,9 @@ from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from training.data.examples import Examples
 from training.data.split import find_learnable, split_by_time
-from training.teaching.tree_features import TreeFeatures, choose_leaf_rows
+from training.teaching.tree_features import PARAMETERS, TreeFeatures, choose_leaf_rows
 
-PARAMETERS: Final = {
-    "learning_rate": 0.05,
-    "num_leaves": 31,
-    "feature_fraction": 0.5,
-    "cat_smooth": 50,
-    "verbose": -1,
-    "deterministic": True,
-    "force_col_wise": True,
-}  # a lower learning rate with early stopping and smoothed categories do better than the defaults on such tables
+LEAVES: Final = 31  # of a tree; early stopping finds how many trees
 TREES_MAX: Final = 1_000
 PATIENCE: Final = 40
 OBJECTIVES: Final = {"binary": "binary", "graded": "cross_entropy", "multiclass": "multiclass", "regression": "l2"}
@@ -53,7 +45,8 @@ def fit_predict_task(task: Task, parts: tuple[Examples, Examples, Examples], thr
     masks = [part.has_label(task) for part in parts]
     training, stopping, validation = (part.take(mask) for part, mask in zip(parts, masks, strict=True))
     features = TreeFeatures.fit(task, training)
-    parameters = {**PARAMETERS, "objective": OBJECTIVES[task.kind], "num_threads": threads, "seed": seed}
+    parameters = {**PARAMETERS, "num_leaves": LEAVES, "objective": OBJECTIVES[task.kind]}
+    parameters |= {"num_threads": threads, "seed": seed}
     parameters["min_child_samples"] = choose_leaf_rows(len(training))
     if task.kind == "multiclass":
         parameters["num_class"] = len(training.classes[task.name])

@@ -7,7 +7,7 @@ import numpy as np
 
 from contract.arrays import Array, Mask
 from contract.errors import BadData
-from contract.events.labels import ALLOWED, read_value
+from contract.events.labels import describe_allowed, read_value
 from contract.events.values import Unreadable
 from contract.tasks import LABEL_MAX, Task
 
@@ -24,7 +24,7 @@ def read_label(task: Task, value: object) -> RawLabel:
     try:
         return read_value(task.name, task.kind, value)
     except Unreadable as error:
-        allowed = ALLOWED[task.kind]
+        allowed = describe_allowed(task.name, task.kind)
         raise BadData(f"A label of `{task.name}` ({task.kind}) should be {allowed}. Found {value!r:.80}.") from error
 
 

@@ -12,30 +12,21 @@ import lightgbm
 import numpy as np
 
 from contract.arrays import Array, Floats
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 from training.data.examples import Examples
 from training.data.users import index_users
-from training.teaching.tree_features import TreeFeatures, choose_leaf_rows
+from training.teaching.tree_features import PARAMETERS, TreeFeatures, choose_leaf_rows
 
-JUDGING_GRAPHS: Final = ("decide", "review")  # whose tasks are about one row, and not about pairs with items
 FOLDS: Final = 5
 ROUNDS: Final = 100
 POSITIVES_MIN: Final = 50  # and negatives, of the rows that trees are fitted on
-PARAMETERS: Final = {
-    "objective": "binary",
-    "learning_rate": 0.05,
-    "num_leaves": 15,
-    "feature_fraction": 0.5,
-    "cat_smooth": 50,
-    "verbose": -1,
-    "deterministic": True,
-    "force_col_wise": True,
-}  # few and small: nothing is held out to stop them by
+LEAVES: Final = 15  # few and small trees: nothing is held out to stop them by
 
 
 def can_be_taught(task: Task, examples: Examples) -> bool:
     """Whether trees can be fitted for a task, and would be about what it is about."""
-    if task.kind != "binary" or task.graph not in JUDGING_GRAPHS or task.through:
+    if task.kind != "binary" or not GRAPHS[task.graph].is_rare_positive or task.through:
         return False
     y = examples.labels[task.name][examples.has_label(task)]
     positives = int((y > 0).sum())
@@ -78,6 +69,8 @@ def fit_trees(features: TreeFeatures, matrix: Array, y: Array, threads: int, see
     """A booster of `ROUNDS` trees."""
     parameters = {
         **PARAMETERS,
+        "objective": "binary",
+        "num_leaves": LEAVES,
         "num_threads": threads,
         "seed": seed,
         "min_child_samples": choose_leaf_rows(len(y)),

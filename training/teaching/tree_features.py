@@ -18,6 +18,14 @@ from training.data.examples import Examples
 
 Columns = npt.NDArray[np.float32]
 
+PARAMETERS: Final = {
+    "learning_rate": 0.05,
+    "feature_fraction": 0.5,
+    "cat_smooth": 50,
+    "verbose": -1,
+    "deterministic": True,
+    "force_col_wise": True,
+}  # a lower learning rate and smoothed categories do better than LightGBM's defaults on such columns
 ROWS_PER_LEAF_ROW: Final = 200  # training rows for each row that a leaf should have at least
 LEAF_ROWS_LIMITS: Final = (2, 20)  # 20 is LightGBM's default; with it a few hundred rows give hardly a split
 ID_COLUMNS_LIMITS: Final = (100, 1_000)  # columns for ids of a text or sequence, fewer for more rows
