@@ -18,6 +18,7 @@ from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from testkit.chaos.diagnosis import describe_groups, describe_processes, describe_transactions
+from testkit.chaos.evidence import keep_evidence
 from testkit.chaos.fault_schedule import FaultDeck, RoundSchedule
 from testkit.chaos.fleet import Fleet
 from testkit.chaos.outcome import ChaosOutcome, ChaosPlan
@@ -140,9 +141,11 @@ class ChaosRun:
                 lagging = self._pass_windows(scene, audit)
             if lagging:
                 self.outcome.not_caught_up += 1
-                return self._fail(scene, f"not caught up: {len(lagging)} sentences, {lagging[:SENTENCES_MAX]}")
+                self.outcome.lost += self._count_lost(audit)
+                sentence = f"not caught up: {len(lagging)} sentences, {lagging[:SENTENCES_MAX]}"
+                return self._fail(scene, sentence, lagging)
             findings = self._find_broken(scene, audit)
-        except (Unavailable, RuntimeError) as error:
+        except (Unavailable, RuntimeError, KafkaException) as error:
             return self._fail(scene, f"the audit broke off: {error!r}")
         self.outcome.add(findings)
         broken = [(name, sentences) for name, sentences in findings.items() if sentences]
@@ -151,8 +154,12 @@ class ChaosRun:
             for sentence in sentences[:SENTENCES_MAX]:
                 self.report(f"{name}: {sentence}")
         if broken:
-            self._describe(scene, "a promise is broken")
+            self._describe(scene, "a promise is broken", [text for _, sentences in broken for text in sentences])
         return not broken
+
+    def _count_lost(self, audit: PromiseAudit) -> int:
+        """What is missing though every group has committed to the end, and everything is merged: it does not come."""
+        return 0 if any(audit.find_behind()) else len(audit.find_lost())
 
     def _find_broken(self, scene: Scene, audit: PromiseAudit) -> Findings:
         """What is broken; looks again if records came during the look, which Redis may include."""
@@ -201,14 +208,15 @@ class ChaosRun:
         self.report(f"caught up after {spent_s:.1f} s" if not lagging else f"lagging after {spent_s:.1f} s")
         return lagging
 
-    def _fail(self, scene: Scene, sentence: str) -> bool:
-        if not sentence.startswith("not caught up"):
+    def _fail(self, scene: Scene, sentence: str, lagging: Sequence[str] = ()) -> bool:
+        if not lagging:
             self.outcome.errors += 1
-        self._describe(scene, sentence)
+        self._describe(scene, sentence, lagging)
         return False
 
-    def _describe(self, scene: Scene, sentence: str) -> None:
+    def _describe(self, scene: Scene, sentence: str, details: Sequence[str]) -> None:
         self.report(f"FAILED, seed {self.plan.seed}, run {self.outcome.runs + 1}: {sentence}")
+        self.report(f"what the records say is kept in {keep_evidence(scene, details)}")
         environment = scene.environment
         groups = [environment.group_id(lane) for lane in (*LANES, "feedback")]
         for lines in (

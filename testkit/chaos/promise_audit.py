@@ -105,6 +105,15 @@ class PromiseAudit:
     def find_lagging(self, *, labelled_before_ms: int) -> Iterator[str]:
         """What has not caught up yet; each order before `labelled_before_ms` should have a label."""
         self.collect()
+        yield from self.find_behind()
+        self._read_cached()
+        yield from self._ledger.find_lost()
+        yield from self._erasures.find_unconfirmed(self._scene.traffic.erasures.values())
+        yield from self._labels.find_unjoined(self._ledger.erased)
+        yield from self._labels.find_unlabelled(labelled_before_ms, self._ledger.erased)
+
+    def find_behind(self) -> Iterator[str]:
+        """What is not committed or not merged of the records that were collected."""
         ends = self._follower.record_ends
         for lane in LANES.values():
             topics = {self._environment.topics.topic_name(kind) for kind in lane.kinds}
@@ -113,11 +122,10 @@ class PromiseAudit:
             yield from (f"{lane.name} at {offset} of {own[p]} in {p}" for p, offset in uncommitted.items())
         with open_state_audit(self._scene) as state:
             yield from (f"{source} is not merged" for source in state.find_unmerged(ends))
-        self._read_cached()
-        yield from self._ledger.find_lost()
-        yield from self._erasures.find_unconfirmed(self._scene.traffic.erasures.values())
-        yield from self._labels.find_unjoined(self._ledger.erased)
-        yield from self._labels.find_unlabelled(labelled_before_ms, self._ledger.erased)
+
+    def find_lost(self) -> list[str]:
+        """Answers that are missing, of the events and records that were collected."""
+        return self._ledger.find_lost() + self._labels.find_unjoined(self._ledger.erased)
 
     def find_broken(self) -> Findings:
         """Every promise that is broken now that everything has caught up."""
@@ -130,7 +138,7 @@ class PromiseAudit:
                 client, environment.redis_prefix, self._scene.traffic.erasures, self._find_covered_orders()
             )
         return Findings(
-            lost=self._ledger.find_lost() + self._labels.find_unjoined(self._ledger.erased),
+            lost=self.find_lost(),
             conflicting=self._ledger.find_conflicts() + self._bundles.wrong_scores,
             mismatches=mismatches,
             order_inversions=self._order.inversions,
