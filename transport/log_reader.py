@@ -127,11 +127,15 @@ class TopicTailer:
             ", ".join(self.topics),
             STALL_S,
         )
+        self._read_with_new_client(self._states or {})
+
+    def _read_with_new_client(self, states: Mapping[str, TopicState]) -> None:
+        """Go on at `positions`, at the beginning where there is none."""
         self._consumer.replace()
         self._consumer.client.assign(
             [
                 KafkaPartition(*partition, self.positions.get(partition, OFFSET_BEGINNING))
-                for partition in list_partitions(self._states or {})
+                for partition in list_partitions(states)
             ]
         )
         self._out_of_range.clear()
@@ -139,7 +143,7 @@ class TopicTailer:
 
     def _follow(self, states: Mapping[str, TopicState]) -> None:
         """Read what the topics have now; `states` lacks the topics that do not exist."""
-        known = self._states
+        known, has_restarted = self._states, False
         assert known is not None
         self._deleted |= known.keys() - states.keys()
         for topic, state in states.items():
@@ -149,18 +153,24 @@ class TopicTailer:
             is_replaced = has_other_id or state.partitions < before.partitions
             if is_replaced or (state.topic_id is None and (lost or topic in self._deleted)):
                 self._restart(topic, before, state)
+                has_restarted = True
             else:
                 self._assign_added(topic, before, state)
                 self._reread(lost)
             self._deleted.discard(topic)
             self._out_of_range -= lost
             known[topic] = state
+        if has_restarted:
+            self._read_with_new_client(known)
 
     def _restart(self, topic: str, before: TopicState, state: TopicState) -> None:
+        """Forget how far the former topic was read.
+
+        The new one needs a new client: a client takes the lower leader epochs of a recreated topic for outdated, see
+        https://github.com/confluentinc/librdkafka/issues/4898.
+        """
         log.warning("%s was deleted and recreated: it is read from its beginning again.", topic, extra={"topic": topic})
         old, new = list_partitions({topic: before}), list_partitions({topic: state})
-        self._consumer.client.incremental_unassign([KafkaPartition(*partition) for partition in old])
-        self._consumer.client.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in new])
         for partition in old:
             self._initial_ends.pop(partition, None)
             self.positions.pop(partition, None)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, TypeVar
 
 import pytest
@@ -13,7 +14,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka, make_admin_client
+from devservers.apache_kafka import ApacheKafka, make_admin_client, unavailable_reason
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from transport import topic_watcher
@@ -250,6 +251,34 @@ def test_a_recreated_topic_is_read_from_its_beginning(
 
 
 @pytest.mark.apache_kafka
+@pytest.mark.apache_kafka
+def test_a_topic_is_read_that_was_recreated_after_its_leader_had_changed() -> None:
+    # given a client that knows higher leader epochs than the new topic has
+    if reason := unavailable_reason():
+        pytest.skip(reason)
+    with (
+        ApacheKafka() as kafka,
+        closing(TopicTailer(kafka=make_settings(kafka), topics=["erasures", "products"])) as tailer,
+    ):
+        kafka.create_topics({"erasures": 1, "products": 1})
+        send(kafka, "erasures", b"first", b"second")
+        kafka.kill()
+        kafka.start()
+        kafka.wait_until_steady()
+        values: list[bytes | None] = []
+        run_until(lambda: len(values) == 2, lambda: values.extend(r.value for r in tailer.poll(10, 20)))
+        # when
+        recreate(kafka, "erasures")
+        send(kafka, "erasures", b"third")
+
+        def read_both() -> None:
+            send(kafka, "products", b"product")  # the client does return records
+            values.extend(record.value for record in tailer.poll(10, 20))
+
+        # then
+        run_until(lambda: b"third" in values, read_both)
+
+
 def test_an_empty_recreated_topic_is_at_its_end(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
     # given
     topic, actual = f"{topic_prefix}topic", list[bytes | None]()

@@ -5,7 +5,7 @@ It has its own clients, so that its answers do not depend on what the worker's c
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -22,6 +22,13 @@ RECORD_TIMEOUT_S: Final = 2.0  # there may be only transaction markers
 IDLE_GROUP_STATES: Final = ("Empty", "Dead", "")
 STABLE: Final = "Stable"
 UNTOLD: Final = (*UNSUPPORTED, *DENIED)
+
+
+class TopicFacts(NamedTuple):
+    """What a broker says of topics: which operations the user lacks, by topic, and the ids of those that exist."""
+
+    lacking: dict[str, list[str]]
+    ids: dict[str, str]
 
 
 class LogProbe:
@@ -51,20 +58,25 @@ class LogProbe:
             metadata_by_topic = consumer.list_topics(timeout=TIMEOUT_S).topics
         return {topic: len(metadata_by_topic[topic].partitions) for topic in topics if topic in metadata_by_topic}
 
-    def find_lacking(self, operations: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """Those of these operations that the user may not do, by topic; none from brokers that do not say."""
+    def describe_topics(self, operations: Mapping[str, Sequence[str]]) -> TopicFacts:
+        """Which of these operations the user may not do, by topic, and the topics' ids.
+
+        Nothing from brokers that do not say.
+        """
         if not self._tells_operations:
-            return {}
+            return TopicFacts({}, {})
         with self._admin.request("describe its topics") as client:
             replies = client.describe_topics(
                 TopicCollection(list(operations)), include_authorized_operations=True, request_timeout=TIMEOUT_S
             )
-            allowed = {topic: wait_for_operations(reply) for topic, reply in replies.items()}
-        return {
-            topic: lacking
-            for topic, names in allowed.items()
-            if names is not None and (lacking := [name for name in operations[topic] if name not in names])
+            described = {topic: wait_for_description(reply) for topic, reply in replies.items()}
+        lacking = {
+            topic: missing
+            for topic, description in described.items()
+            if (names := description.operations) is not None
+            and (missing := [name for name in operations[topic] if name not in names])
         }
+        return TopicFacts(lacking, {topic: d.topic_id for topic, d in described.items() if d.topic_id})
 
     def fetch_ends(self, partitions: Iterable[TopicPartition], *, stable: bool = False) -> dict[TopicPartition, int]:
         """The high watermark of each partition; `stable`: its last stable offset, where an open transaction begins.
@@ -119,14 +131,21 @@ class LogProbe:
         self._consumer.close()
 
 
-def wait_for_operations(reply: Any) -> set[str] | None:
-    """What the user may do with the topic of a reply: nothing if it may not see it; None if that is not known."""
+class TopicDescription(NamedTuple):
+    """What the user may do with a topic: nothing if it may not see it, None if that is not known. And its id."""
+
+    operations: set[str] | None
+    topic_id: str = ""
+
+
+def wait_for_description(reply: Any) -> TopicDescription:
     try:
         description = reply.result(2 * TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() in DENIED:
-            return set()
+            return TopicDescription(set())
         if error.args[0].code() in (*UNSUPPORTED, *TRANSIENT):
-            return None
+            return TopicDescription(None)
         raise
-    return {operation.name for operation in description.authorized_operations or ()} or None
+    operations = {operation.name for operation in description.authorized_operations or ()}
+    return TopicDescription(operations or None, str(description.topic_id))

@@ -1,4 +1,9 @@
-"""What a worker does by itself about partitions that stand: it asks for a rebalance, or joins with a new client."""
+"""What a worker does by itself about partitions that stand: it asks for a rebalance, or joins with a new client.
+
+A client keeps the latest leader epoch of each partition, and takes a lower one for outdated. Those of a topic that was
+deleted and recreated begin at 0 again: after any change of leaders the client never reads the new topic, and the group
+learns of nothing. See https://github.com/confluentinc/librdkafka/issues/4898.
+"""
 
 import time
 from typing import Final
@@ -16,14 +21,21 @@ class GroupRemedy:
         """`asks_for_rebalance`: of a cooperative group, whose members may have restarted between its two rounds."""
         self._watchdog, self._asks_for_rebalance = watchdog, asks_for_rebalance
         self._rebalance_due_s = self._client_due_s = 0.0
+        self._recreated_until_s = time.monotonic()
 
     def apply(self, consumer: GroupConsumer) -> None:
-        """Ask for a rebalance where partitions have no member, replace a client that does not return records."""
+        """Ask for a rebalance where partitions have no member, replace a client that may not return records."""
         now_s = time.monotonic()
         self._watchdog.note_denial(consumer.denial)
         if self._asks_for_rebalance and now_s >= self._rebalance_due_s and self._watchdog.needs_rebalance():
             self._rebalance_due_s = now_s + INTERVAL_S
             consumer.request_rebalance("some of its partitions have no member.")
+        if recreated := self._watchdog.find_recreated(self._recreated_until_s):
+            self._recreated_until_s, names = now_s, ", ".join(f"`{topic}`" for topic in recreated)
+            consumer.replace_client(
+                f"{names} recreated since: a client that has read the former topic may read no more"
+            )
+            return
         if now_s >= self._client_due_s and (unread := self._watchdog.find_unread()):
             self._client_due_s = now_s + INTERVAL_S
             consumer.replace_client(f"this client returns no records: {unread}")

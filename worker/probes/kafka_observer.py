@@ -15,7 +15,7 @@ from worker.probes.lag import LagMonitor
 
 log = logging.getLogger(__name__)
 PROBE_S: Final = 2.0
-TOPICS_S: Final = 30.0  # between two looks at the topics while nothing is wrong
+TOPICS_S: Final = 10.0  # between two looks at the topics while nothing is wrong
 AGES_S: Final = 5.0  # between two looks at the records that come next
 GROUP_S: Final = 6.0  # between two looks at the group while all its partitions have members
 
@@ -25,7 +25,8 @@ class KafkaView:
     """What Kafka said last; each field is replaced as a whole, so that readers need no lock.
 
     `partition_counts`: of the topics that exist and that the user may see; None before the first answer. `lacking`:
-    what it may not do with which topics. `stable_ends`: of partitions that lag.
+    what it may not do with which topics. `recreated_s`: when a topic was found to have another id than before.
+    `stable_ends`: of partitions that lag.
     `error`: why the last query failed, empty if it did not. `unassigned_since_s`: since when a stable group has
     partitions that none of its members has. Times are monotonic.
     """
@@ -34,6 +35,7 @@ class KafkaView:
     error: str = ""
     partition_counts: Mapping[str, int] | None = None
     lacking: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    recreated_s: Mapping[str, float] = field(default_factory=dict)
     ends: Mapping[TopicPartition, int] = field(default_factory=dict)
     stable_ends: Mapping[TopicPartition, int] = field(default_factory=dict)
     rebalancing_since_s: float | None = None
@@ -64,6 +66,7 @@ class KafkaObserver:
         self._lag, self._list_partitions, self._is_blocked = lag, list_partitions, is_blocked
         self.view = KafkaView(answered_s=time.monotonic())
         self._topics_due_s = self._ages_due_s = self._group_due_s = 0.0
+        self._topic_ids: dict[str, str] = {}  # also of topics that do not exist now
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-observer", daemon=True)
 
@@ -91,9 +94,9 @@ class KafkaObserver:
         now_s = time.monotonic()
         if now_s >= self._topics_due_s or self._is_blocked():
             self._topics_due_s = now_s + TOPICS_S
-            counts = probe.count_partitions(self._operations)
-            self.view.lacking = probe.find_lacking(self._operations)
-            self.view.partition_counts = counts
+            counts, facts = probe.count_partitions(self._operations), probe.describe_topics(self._operations)
+            self._compare_ids(facts.ids)
+            self.view.lacking, self.view.partition_counts = facts.lacking, counts
         self.view.ends = probe.fetch_ends(self._list_partitions() | self._list_all(self._followed_topics))
         self.view.stable_ends = probe.fetch_ends(self._lag.lagging(), stable=True)
         self.view.answered_s, self.view.error = time.monotonic(), ""
@@ -103,6 +106,12 @@ class KafkaObserver:
         if now_s >= self._group_due_s or self.view.rebalancing_since_s is not None or self._is_blocked():
             self._group_due_s = now_s + GROUP_S
             self._observe_group(probe)
+
+    def _compare_ids(self, topic_ids: Mapping[str, str]) -> None:
+        recreated = [name for name, topic_id in topic_ids.items() if self._topic_ids.get(name, topic_id) != topic_id]
+        if recreated:
+            self.view.recreated_s = {**self.view.recreated_s, **dict.fromkeys(recreated, time.monotonic())}
+        self._topic_ids |= topic_ids
 
     def _observe_group(self, probe: LogProbe) -> None:
         """A group rebalances as long as some partitions of its topics have no member."""

@@ -58,7 +58,7 @@ class Watchdog:
         )
         self._progress, self._limits = progress, settings.worker
         self._followed_topics = frozenset(worker.followed_topics.values())
-        group_names = frozenset(group_topics)
+        self._group_topics = group_names = frozenset(group_topics)
         read = group_names | self._followed_topics
         self._lag = LagMonitor()
         self._observer = KafkaObserver(
@@ -107,6 +107,11 @@ class Watchdog:
         """A partition that has records which the client has not returned for `worker.blocked_s`, without any reason."""
         unread = (b for b in self._blocks if b.reason == Reason.UNREAD and self._is_over(b, self._limits.blocked_s))
         return next((block.text for block in unread), None)
+
+    def find_recreated(self, since_s: float) -> list[str]:
+        """The topics of the group that were found to be recreated after `since_s` (monotonic)."""
+        found_s = self._observer.view.recreated_s
+        return sorted(topic for topic in self._group_topics & found_s.keys() if found_s[topic] > since_s)
 
     def find_unready(self) -> str | None:
         """Why the worker cannot work, or what stands for longer than `worker.blocked_s`; None if nothing does."""

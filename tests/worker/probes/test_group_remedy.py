@@ -9,12 +9,13 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka
+from devservers.apache_kafka import ApacheKafka, make_admin_client, unavailable_reason
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
 from worker.group.consumer import GroupConsumer
 from worker.ops import metrics
+from worker.probes import kafka_observer
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
@@ -130,3 +131,36 @@ def test_a_partition_that_was_never_fetched_has_an_end(apache_kafka: ApacheKafka
         assert "stands at 0 of 3" in (member.watchdog.find_unready() or "")
     finally:
         member.close()
+
+
+@pytest.mark.apache_kafka
+def test_a_topic_is_read_that_was_recreated_after_its_leader_had_changed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a member that has read more of the former topic than the new one has, so that it does not lag
+    if reason := unavailable_reason():
+        pytest.skip(reason)
+    monkeypatch.setattr(kafka_observer, "TOPICS_S", 0.5)
+    with ApacheKafka() as kafka, BlockingProducer(kafka.bootstrap) as producer:
+        kafka.create_topics({"orders": 1, "clicks": 1})
+        producer.send("orders", [(None, b"former")] * 3)
+        kafka.kill()
+        kafka.start()
+        kafka.wait_until_steady()
+        settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, group_prefix="g", session_timeout_ms=6_000)
+        member = WatchedMember(settings, "orders")
+        try:
+            wait_until(lambda: len(member.step()) == 3)
+            wait_until(lambda: member.step() and member.watchdog.find_unready() is None)
+            # when
+            admin = make_admin_client(kafka.bootstrap)
+            admin.delete_topics(["orders"], operation_timeout=20)["orders"].result(20)
+            wait_until(lambda: "orders" not in admin.list_topics(timeout=5).topics)
+            kafka.create_topics({"orders": 1})
+            producer.send("orders", [(None, b"new")])
+            member.positions.clear()  # as recovery does, by the id of the topic
+            # then
+            wait_until(lambda: member.step()[3:] == [b"new"])
+            assert "`orders` recreated since" in caplog.text
+        finally:
+            member.close()
