@@ -102,7 +102,10 @@ class ChaosRun:
         )
 
     def _play(self, scene: Scene) -> bool:
-        """The rounds of one environment; ends early after one that fails, and returns whether none did."""
+        """The rounds of one environment; ends early after one that fails.
+
+        Returns whether none did and no process ended by itself: the logs of others are kept.
+        """
         audit, is_ok = PromiseAudit(scene), True
         for number in range(self.plan.rounds_per_environment):
             if not self._has_time():
@@ -119,7 +122,7 @@ class ChaosRun:
         self.outcome.faults = dict(sorted((Counter(self.outcome.faults) + scene.counts).items()))
         self.outcome.own_exits += len(scene.fleet.own_exits)
         self.outcome.worst_shutdown_s = round(max(self.outcome.worst_shutdown_s, scene.fleet.worst_shutdown_s), 1)
-        return is_ok
+        return is_ok and not scene.fleet.own_exits
 
     def _play_round(self, scene: Scene, audit: PromiseAudit, names: Sequence[str], *, is_last: bool) -> bool:
         """One round: faults, healing, catching up, audit; returns whether every promise was kept."""
@@ -134,7 +137,9 @@ class ChaosRun:
             schedule.heal()
             heal(scene)
         for own in scene.fleet.own_exits[exits:]:
-            self.report(f"{own.name} ended by itself with {own.status}: {own.tail.strip().splitlines()[-1:]}")
+            self.report(f"{own.name} ended by itself with {own.status}:")
+            for line in own.tail.strip().splitlines():
+                self.report(line)
         try:
             lagging = self._catch_up(scene, audit)
             if is_last and not lagging:

@@ -153,7 +153,8 @@ class BatchPipeline:
             began_s, refreshing_s = time.monotonic(), measure_refreshing_s()
             if self._unstarted:
                 started = self._start_partitions()
-                records = [record for record in records if record.topic_partition not in started]
+                kept = self.consumer.assignment - started  # others may have left while the start waited
+                records = [record for record in records if record.topic_partition in kept]
             with PROFILER("decode"):
                 batch = self._decode(records)
             with self._membership.batch(batch.end_offsets):

@@ -17,6 +17,7 @@ from testkit.metrics import read_metric
 from tests.conftest import KafkaBroker
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerKilled, wait_until
+from transport.records import Record, TopicPartition
 from worker.ops import metrics
 
 
@@ -139,6 +140,42 @@ def test_a_worker_notices_a_merge_that_it_did_not_expect(apache_stage: WorkerEnv
         worker.process_all(stage.end_offsets("orders"))
     # then
     assert read_recoveries() == before + 1
+    assert stage.is_decided_once(sent)
+    assert stage.find_differences("orders") == []
+
+
+def test_records_of_a_partition_that_left_while_another_started_are_left_to_its_next_owner(
+    apache_stage: WorkerEnvironment, seed: int
+) -> None:
+    # given records of a partition that is revoked while the worker waits for the servers to start another one
+    stage = apache_stage
+    sent = stage.send_orders(seed, 20)
+    ends = stage.end_offsets("orders")
+    starting, leaving, *_ = sorted(ends)
+    with InProcessWorker(stage) as worker:
+        worker.process_all(ends)
+        sent |= stage.send_orders(seed, 40, first=20)
+        pipeline, consumer = worker.pipeline, worker.consumer
+        poll, start_partitions = consumer.poll, pipeline._start_partitions
+
+        def poll_leaving(records_max: int, wait_ms: int) -> list[Record]:
+            records = poll(records_max, wait_ms)
+            if any(record.topic_partition == leaving for record in records):
+                pipeline._unstarted.add(starting)
+            return records
+
+        def start_after_revocation() -> set[TopicPartition]:
+            consumer._on_revoked([leaving])
+            return start_partitions()
+
+        consumer.poll = poll_leaving  # type: ignore[method-assign]
+        pipeline._start_partitions = start_after_revocation  # type: ignore[method-assign]
+        # when
+        worker.run_until(lambda: leaving not in consumer.assignment)
+        # then
+        assert leaving not in worker.offsets.committed
+    with InProcessWorker(stage) as owner:
+        owner.process_all(stage.end_offsets("orders"))
     assert stage.is_decided_once(sent)
     assert stage.find_differences("orders") == []
 
