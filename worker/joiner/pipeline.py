@@ -40,6 +40,7 @@ from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
+from worker.probes.progress import Pause, Progress
 from worker.records.intake import make_event_readers
 
 log = logging.getLogger(__name__)
@@ -175,13 +176,27 @@ class JoinerPipeline:
         return len(records)
 
     def progress(self) -> tuple[Positions, Positions]:
-        """Position and end offset of each partition; ends only of those that are not paused."""
+        """Position and end offset of each partition."""
         ends = self.consumer.end_offsets()
         positions = {partition: max(0, start) for partition, start in self.consumer.starts.items()}
         for shard in self._shards:
             positions |= shard.joiner.next_offsets()
         positions |= {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
-        return positions, {partition: end for partition, end in ends.items() if partition not in self._paused}
+        return positions, ends
+
+    def publish_progress(self, progress: Progress) -> None:
+        """Tell the threads that watch this one how far it is.
+
+        A paused partition advances as long as some partition of its shard does.
+        """
+        positions, ends = self.progress()
+        read = {
+            partition: sum(positions.get(other, 0) for other in shard.partitions)
+            for shard in self._shards
+            for partition in shard.partitions & self._paused
+        }
+        missing = self.consumer.missing
+        progress.publish(positions, ends, folded=read, missing=missing, paused=self._find_pauses())
 
     def name_held_back(self) -> None:
         """Show which partitions hold the stream time back: those that are neither read to their ends nor idle."""
@@ -189,6 +204,17 @@ class JoinerPipeline:
         for shard in self._shards:
             for (topic, number), held_ms in shard.joiner.measure_held_ms().items():
                 metrics.STREAM_TIME_HELD_SECONDS.labels(topic, str(number)).set(held_ms / 1000)
+
+    def _find_pauses(self) -> dict[TopicPartition, Pause]:
+        """For what each paused partition waits."""
+        pauses = dict.fromkeys(self._paused, Pause())
+        for shard in self._shards if not self._mismatch else ():
+            held_ms = shard.joiner.measure_held_ms()
+            if reading := held_ms.keys() - self._paused:
+                slowest = max(reading, key=held_ms.__getitem__)
+                pause = Pause(slowest, slowest in self.consumer.at_end)
+                pauses |= dict.fromkeys(shard.partitions & self._paused, pause)
+        return pauses
 
     def not_ready_reason(self) -> str | None:
         """Why the assigned partitions cannot be joined, or None: one consumer should read all records of a user."""

@@ -132,7 +132,7 @@ class JoinerWorker:
             pipeline.step()
             if (now_s := time.monotonic()) >= due_s:
                 due_s = now_s + PERIODIC_INTERVAL_S
-                self._progress.publish(*pipeline.progress(), missing=pipeline.consumer.missing)
+                pipeline.publish_progress(self._progress)
                 pipeline.name_held_back()
                 remedy.apply(pipeline.consumer)
                 self._update_readiness(pipeline.not_ready_reason())

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     FOLLOWER = "follower"
     LOST_STATE = "lost_state"
     FROZEN_STEP = "frozen_step"
+    STREAM_TIME = "stream_time"
     UNREAD = "unread"
 
 
@@ -91,6 +92,13 @@ def explain_missing_partitions(missing: Iterable[TopicPartition], group: str) ->
         f"The group {group} should assign partitions that exist. Found {names}, as before a topic was deleted or "
         "recreated with fewer partitions. The worker reads its other partitions, and asks for another rebalance."
     )
+
+
+def explain_pause(slowest: TopicPartition | None) -> str:
+    """For which partition the joiner waits."""
+    if slowest is None:
+        return "The joined topics should have as many partitions as each other. Nothing is read until they have."
+    return f"The joiner should have read {slowest.log_text()} up to the same time. Found it behind, and it waits."
 
 
 def explain_frozen_step(progress: Progress) -> str:

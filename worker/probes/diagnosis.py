@@ -16,6 +16,7 @@ from worker.probes.blocks import (
     explain_missing_partitions,
     explain_missing_topics,
     explain_open_transaction,
+    explain_pause,
     explain_rebalance,
 )
 from worker.probes.kafka_observer import KafkaView
@@ -98,10 +99,28 @@ class Diagnosis:
                 self._recoveries[partition] = lag.since_s, recoveries
                 recoveries_before = recoveries
             if lag.records:
-                reason, text = self._classify(partition, lag, view, recoveries - recoveries_before if goes_on else 0)
+                repeats = recoveries - recoveries_before if goes_on else 0
+                if (pause := self._find_pause(partition, partitions)) is None:
+                    reason, text = self._classify(partition, lag, view, repeats)
+                else:
+                    reason, text = pause
                 stands_s = now_s - lag.since_s
                 place = f"{partition.log_text()} stands at {lag.position} of {lag.end} for {stands_s:.0f} s."
                 yield Block(reason, lag.since_s, f"{place} {text}")
+
+    def _find_pause(
+        self, partition: TopicPartition, partitions: Mapping[TopicPartition, PartitionLag]
+    ) -> tuple[Reason, str] | None:
+        """Why the worker does not read a partition for now; None if it does, or if its thread waits or is in a step."""
+        paused = self._progress.latest.paused if self._progress.latest else {}
+        if partition not in paused or self._find_wait() is not None or self._find_frozen_since_s() is not None:
+            return None
+        slowest, is_at_end = paused[partition]
+        if slowest is None:
+            return Reason.TOPIC_UNFIT, explain_pause(slowest)
+        if not is_at_end and slowest in partitions and not partitions[slowest].records:
+            return Reason.UNREAD, f"Kafka should return that {slowest.log_text()} is at its end. Found nothing so far."
+        return Reason.STREAM_TIME, explain_pause(slowest)
 
     def _classify(
         self, partition: TopicPartition, lag: PartitionLag, view: KafkaView, recoveries: int

@@ -17,11 +17,23 @@ Positions = Mapping[TopicPartition, int]
 NO_POSITIONS: Final[Positions] = MappingProxyType({})
 
 
+class Pause(NamedTuple):
+    """For which partition another one waits (None: for topics that can be joined), and whether that is at its end."""
+
+    slowest: TopicPartition | None = None
+    is_at_end: bool = False
+
+
+Pauses = Mapping[TopicPartition, Pause]
+NO_PAUSES: Final[Pauses] = MappingProxyType({})
+
+
 class Snapshot(NamedTuple):
     """Partitions of the group as of `at_s` (monotonic): up to where they are done, and their ends as far as known.
 
     `folded`: how far profiles are folded, which advances alone after a loss of state. `recoveries`: how often the
     worker has recovered its state so far. `missing`: partitions that the group assigns to it, and that do not exist.
+    `paused`: partitions that the worker does not read for now.
     """
 
     at_s: float
@@ -30,6 +42,7 @@ class Snapshot(NamedTuple):
     folded: Positions
     recoveries: int
     missing: Set[TopicPartition]
+    paused: Pauses
 
 
 @dataclass(slots=True)
@@ -57,9 +70,10 @@ class Progress:
         folded: Positions = NO_POSITIONS,
         recoveries: int = 0,
         missing: Set[TopicPartition] = frozenset(),
+        paused: Pauses = NO_PAUSES,
     ) -> None:
         """Replace the snapshot, at least once in a few seconds."""
-        self.latest = Snapshot(time.monotonic(), positions, ends, folded, recoveries, missing)
+        self.latest = Snapshot(time.monotonic(), positions, ends, folded, recoveries, missing, paused)
 
     def touch(self) -> None:
         """The thread advances in something that takes longer than a batch, such as loading a topic."""

@@ -29,6 +29,7 @@ from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
+from worker.probes.progress import Pause, Progress
 
 SCORED, IMPRESSIONS, CLICKS, LABELS = (
     TopicPartition(f"shop.{kind}", 0) for kind in ("scored", "impressions", "clicks", "labels")
@@ -50,6 +51,7 @@ class FakeConsumer:
         self.assignment = set(self.logs)
         self.at_end: dict[TopicPartition, int] = {}
         self.held_back: dict[TopicPartition, tuple[int, int]] = {}
+        self.missing: frozenset[TopicPartition] = frozenset()
         self.paused: set[TopicPartition] = set()
         self.heartbeats = 0
         self.starts: dict[TopicPartition, int] = {}  # that were sought
@@ -544,13 +546,30 @@ def test_no_silent_label_is_published_behind_an_open_transaction(harness: Joiner
     assert harness.list_published_revisions() == [("r~a", 0)]
 
 
-def test_partitions_at_their_ends_or_paused_do_not_lag(harness: JoinerHarness) -> None:
+def test_partitions_at_their_ends_do_not_lag(harness: JoinerHarness) -> None:
     harness.consumer.put(SCORED, LIST)
     harness.pipeline.step()
 
     positions, ends = harness.pipeline.progress()
 
     assert positions == ends == dict.fromkeys(harness.consumer.assignment, 1) | {SCORED: 2}
+
+
+def test_a_paused_partition_lags_and_tells_for_which_one_it_waits(harness: JoinerHarness) -> None:
+    # given clicks that are hours ahead of scored rows which are to come
+    harness.consumer.records_per_poll = 1
+    harness.consumer.put(SCORED, *[LIST] * 3)
+    harness.consumer.put(CLICKS, *[to_json(make_click(20_000, "a"))] * 2)
+    harness.pipeline.step()
+    progress = Progress()
+    # when
+    harness.pipeline.publish_progress(progress)
+    # then
+    latest = progress.latest
+    assert latest
+    assert CLICKS in latest.ends
+    assert latest.paused[CLICKS] == Pause(SCORED)
+    assert latest.folded[CLICKS] == sum(latest.positions.values())
 
 
 def test_a_joiner_without_the_same_partitions_of_each_topic_is_not_ready(harness: JoinerHarness) -> None:

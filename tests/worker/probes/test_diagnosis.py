@@ -14,7 +14,7 @@ from worker.probes.blocks import Block, Reason, explain_missing_topics
 from worker.probes.diagnosis import RECOVERY_S, Diagnosis, WatchedWorker
 from worker.probes.kafka_observer import KafkaView
 from worker.probes.lag import PartitionLag
-from worker.probes.progress import Progress
+from worker.probes.progress import Pause, Progress
 
 ORDERS, PRODUCTS = TopicPartition("shop.orders", 0), TopicPartition("shop.products", 0)
 TOPICS = {"orders": "shop.orders", "decisions": "shop.decisions"}
@@ -221,3 +221,34 @@ def test_a_missing_topic_of_a_map_is_not_said_to_be_created_by_the_worker() -> N
     assert "Create them: python -m worker topics, or kafka-topics.sh" in own
     assert "worker topics" not in of_map
     assert "Leave `topics` out of a map that reads files only, or create them: kafka-topics.sh" in of_map
+
+
+SCORED = TopicPartition("shop.scored", 0)
+
+
+@pytest.mark.parametrize(
+    ("pause", "end_of_slowest", "reason", "text"),
+    [
+        (Pause(SCORED), 7, Reason.STREAM_TIME, "should have read shop.scored[0] up to the same time"),
+        (Pause(SCORED, is_at_end=True), 3, Reason.STREAM_TIME, "should have read shop.scored[0]"),
+        (Pause(SCORED), 3, Reason.UNREAD, "should return that shop.scored[0] is at its end"),
+        (Pause(), 3, Reason.TOPIC_UNFIT, "as many partitions"),
+    ],
+)
+def test_a_paused_partition_names_the_one_that_it_waits_for(
+    case: Case, pause: Pause, end_of_slowest: int, reason: Reason, text: str
+) -> None:
+    case.progress.publish({ORDERS: 5, SCORED: 3}, {ORDERS: 9, SCORED: end_of_slowest}, paused={ORDERS: pause})
+    case.lag[SCORED] = PartitionLag(3, end_of_slowest, case.now_s)
+
+    block, *_ = case.diagnosis.find_partition_blocks(case.lag, case.view, case.now_s)
+
+    assert (block.reason, block.since_s) == (reason, case.now_s - 100)
+    assert text in block.text
+
+
+def test_a_paused_partition_waits_for_the_same_server_as_the_worker(case: Case) -> None:
+    case.progress.publish({ORDERS: 5}, {ORDERS: 9}, paused={ORDERS: Pause(SCORED)})
+    case.wait_for_server("Redis 127.0.0.1:6379 should answer. Found: timeout")
+
+    assert case.find().reason == Reason.REDIS

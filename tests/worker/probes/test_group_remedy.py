@@ -1,6 +1,7 @@
 """A member whose client returns no records joins with a new client, and reads on where the group has committed."""
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -114,6 +115,50 @@ def test_a_member_whose_client_returns_no_records_joins_with_a_new_one(
     wait_until(lambda: member.step() == [b"first", b"second", b"third"])
     assert "this client returns no records" in caplog.text
     wait_until(lambda: member.step() and member.watchdog.find_unready() is None)
+
+
+class UnreadWatchdog:
+    """Finds a partition unread again `UNREAD_AFTER_S` after each new client, until `helps` is set."""
+
+    def __init__(self) -> None:
+        self.now_s, self.joined_s, self.helps = 0.0, list[float](), False
+
+    def note_denial(self, error: str) -> None:
+        pass
+
+    def find_recreated(self, since_s: float) -> list[str]:
+        return []
+
+    def find_unread(self) -> str | None:
+        since_s = self.joined_s[-1] if self.joined_s else -UNREAD_AFTER_S
+        return "stands" if not self.helps and self.now_s >= since_s + UNREAD_AFTER_S else None
+
+    # as a consumer
+    denial = ""
+
+    def replace_client(self, reason: str) -> None:
+        self.joined_s.append(self.now_s)
+
+    def run(self, remedy: GroupRemedy, until_s: float) -> list[float]:
+        """Apply the remedy each second; returns the times between two new clients."""
+        while self.now_s < until_s:
+            remedy.apply(self)  # type: ignore[arg-type]
+            self.now_s += 1
+        return [later - earlier for earlier, later in pairwise(self.joined_s)]
+
+
+UNREAD_AFTER_S = 32.0
+
+
+def test_a_new_client_that_does_not_help_is_replaced_more_and_more_seldom() -> None:
+    unread = UnreadWatchdog()
+    remedy = GroupRemedy(unread, asks_for_rebalance=False, clock_s=lambda: unread.now_s)  # type: ignore[arg-type]
+    assert unread.run(remedy, 2_000) == [32, 60, 120, 240, 480, 480, 480]
+    # and after one that has helped, the next is not delayed
+    unread.helps = True
+    unread.run(remedy, 3_000)
+    unread.helps = False
+    assert unread.run(remedy, 3_080)[-1] == 32
 
 
 def test_a_partition_that_was_never_fetched_has_an_end(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
