@@ -77,7 +77,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     thresholds: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> action -> least probability
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # multiclass task -> its classes in order
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> metric -> value
-    positions: dict[str, int] = field(default_factory=dict)  # training positions, "topic/partition" -> offset
+    positions: dict[str, int] = field(default_factory=dict)  # of training: "topic/partition@id" -> offset
     profile_share: float | None = None  # of the training rows, those whose user had a history; None: unknown
     files: dict[str, str] = field(default_factory=dict)
 

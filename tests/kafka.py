@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import make_admin_client
+from devservers.apache_kafka import ApacheKafka, make_admin_client
 from devservers.librdkafka import SILENT
 from testkit.environment.steady_producer import SteadyProducer
 from tests.polling import POLL_S, wait_until
@@ -139,3 +139,12 @@ class BlockingProducer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def recreate_topic(kafka: ApacheKafka, topic: str, partitions: int = 1) -> None:
+    """Delete a topic, wait until it is gone, and create it again."""
+    admin = make_admin_client(kafka.bootstrap)
+    for future in admin.delete_topics([topic], operation_timeout=30).values():
+        future.result()
+    wait_until(lambda: topic not in admin.list_topics(timeout=10).topics)
+    kafka.create_topics({topic: partitions})

@@ -8,7 +8,7 @@ from contract.events.model import Erasure, clamp
 from contract.events.reading import READERS, EventReader
 from contract.profiles.erasures import Erasures
 from contract.settings.servers import KafkaSettings
-from training.feedback.chunked_reader import plan_read, to_positions
+from training.feedback.read_plan import plan_read, to_positions
 from transport.admin_connection import AdminConnection
 from transport.log_reader import LogReader
 from transport.records import Record, TopicPartition
@@ -37,10 +37,10 @@ class ErasureTopic:
         """
         self._restart_if_recreated()
         offset_ranges = self._reader.fetch_offset_ranges([self._topic])
-        starts, ends = plan_read(offset_ranges, to_positions(self.offsets))
+        plan = plan_read(offset_ranges, to_positions(self.offsets))
         added = [
             self.erasures.add(erasure)
-            for records in self._reader.read(ends, starts)
+            for records in self._reader.read(plan.ends, plan.starts)
             for record in records
             if (erasure := decode_erasure(record, self._event_reader))
         ]

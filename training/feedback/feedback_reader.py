@@ -9,8 +9,7 @@ from msgspec import Struct
 
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.servers import KafkaSettings
-from training.feedback.chunked_reader import plan_read, to_positions
-from transport.log_reader import LogReader
+from training.feedback.read_plan import PlannedTopic, to_positions
 from transport.records import Record
 
 RecordHandler = Callable[[Record], None]
@@ -28,7 +27,7 @@ DECODE_OWNER = msgspec.msgpack.Decoder(ExampleOwner).decode
 
 @dataclass(frozen=True, slots=True)
 class FeedbackBatch:
-    """The values of records, each partition in its order, and where to go on: "topic/partition" -> offset.
+    """The values of records, each partition in its order, and where to go on: see `read_plan`.
 
     `newest_ms`: the latest Kafka timestamp of these records, 0 if none. `has_more`: the limit cut the read short.
     `erased`: the number of further records, which are examples of erased people.
@@ -45,8 +44,7 @@ class FeedbackReader:
     """Reads the topic, without examples that `erasures` cover; positions are kept by the caller, in a checkpoint."""
 
     def __init__(self, *, kafka: KafkaSettings, topic: str, erasures: Erasures = NO_ERASURES) -> None:
-        self._reader = LogReader(kafka=kafka, skips_gaps=True)
-        self._topic, self._erasures = topic, erasures
+        self._topic, self._erasures = PlannedTopic(kafka=kafka, topic=topic), erasures
 
     def read(self, positions: Mapping[str, int], records_max: int = sys.maxsize) -> FeedbackBatch:
         """The records between `positions` (a partition without one: its beginning) and the present ends.
@@ -76,11 +74,12 @@ class FeedbackReader:
 
     def offsets_for_time(self, timestamp_ms: int) -> dict[str, int]:
         """The first offset of that time or later in each partition, else its end; raises `Unavailable`."""
-        partitions = self._reader.fetch_offset_ranges([self._topic])
-        return to_positions(self._reader.offsets_for_time(partitions, timestamp_ms))
+        topic_id = self._topic.fetch_id()
+        partitions = self._topic.reader.fetch_offset_ranges([self._topic.name])
+        return to_positions(self._topic.reader.offsets_for_time(partitions, timestamp_ms), topic_id)
 
     def close(self) -> None:
-        self._reader.close()
+        self._topic.close()
 
     def _is_erased(self, value: bytes) -> bool:
         """Whether a record is the example of an erased person; an unreadable one is not."""
@@ -94,9 +93,9 @@ class FeedbackReader:
 
     def _read(self, positions: Mapping[str, int], handle: RecordHandler, limit: int) -> tuple[dict[str, int], bool]:
         """Pass records to `handle`; returns where to go on, and whether more than `limit` were there."""
-        starts, ends = plan_read(self._reader.fetch_offset_ranges([self._topic]), positions)
-        reached, count = dict(starts), 0
-        for records in self._reader.read(ends, starts):
+        plan = self._topic.plan(positions)
+        reached, count = dict(plan.starts), 0
+        for records in self._topic.reader.read(plan.ends, plan.starts):
             for record in records[: limit - count]:
                 handle(record)
                 reached[record.topic_partition] = record.offset + 1
@@ -104,5 +103,5 @@ class FeedbackReader:
             if count >= limit:
                 break
         else:
-            reached = ends
-        return {**positions, **to_positions(reached)}, reached != ends
+            reached = plan.ends
+        return plan.advance(positions, reached), reached != plan.ends

@@ -15,12 +15,11 @@ from contract.settings.servers import KafkaSettings, TopicSettings
 from devservers.apache_kafka import ApacheKafka
 from model.checkpoint import write_checkpoint
 from tests.conftest import KafkaBroker
-from tests.kafka import BlockingProducer, open_consumer
+from tests.kafka import BlockingProducer, open_consumer, recreate_topic
 from tests.model.small import TASKS
 from tests.training.counting_learner import export_without_graphs
 from tests.training.erasure.test_checkpoints import ALL_MS, is_free, make_checkpoint
 from tests.training.examples import make_rows
-from tests.transport.test_log_reader import recreate
 from training.__main__ import parse_arguments
 from training.commands import follow
 from training.erasure.checkpoints import CheckpointEraser
@@ -186,7 +185,7 @@ def test_a_recreated_topic_is_read_from_its_beginning_and_adds_to_what_is_known(
         producer.send(name, [("u1", to_json(Erasure(event_id="e1", user_id="u1", ts_ms=5)))])
         topic.poll()
         # when it is recreated, and has more erasures than before
-        recreate(apache_kafka, name)
+        recreate_topic(apache_kafka, name)
         for user in ("u2", "u3"):
             producer.send(name, [(user, to_json(Erasure(event_id=user, user_id=user, ts_ms=5)))])
         topic.poll()

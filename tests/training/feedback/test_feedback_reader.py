@@ -1,15 +1,27 @@
 """The feedback topic, read value by value, up to a limit, and from a given time."""
 
+from collections.abc import Mapping
+
 import pytest
 from confluent_kafka import Producer
 
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
+from tests.kafka import recreate_topic
 from training.feedback.feedback_reader import FeedbackReader
+from training.feedback.read_plan import locate
 
 FILLED_PARTITIONS = 2
 OLD_MS, NEW_MS = 1_700_000_000_000, 1_700_000_100_000
+
+
+def make_settings(broker: EmbeddedKafka | ApacheKafka) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
+
+
+def without_ids(positions: Mapping[str, int]) -> dict[str, int]:
+    return {locate(key): offset for key, offset in positions.items()}
 
 
 def fill_topic(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
@@ -27,7 +39,7 @@ def fill_topic(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
 def test_each_value_is_passed_to_the_handler_once(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     # given
     fill_topic(broker, topic)
-    reader, values = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic), list[bytes]()
+    reader, values = FeedbackReader(kafka=make_settings(broker), topic=topic), list[bytes]()
     # when
     try:
         positions = reader.for_each({}, values.append)
@@ -36,7 +48,8 @@ def test_each_value_is_passed_to_the_handler_once(broker: EmbeddedKafka | Apache
         reader.close()
     # then
     assert len(values) == len(set(values)) == 13
-    assert positions == again == {f"{topic}/0": 8, f"{topic}/1": 5}
+    assert positions == again
+    assert without_ids(again) == {f"{topic}/0": 8, f"{topic}/1": 5}
 
 
 def test_a_limit_cuts_the_read_and_the_next_one_returns_the_rest(
@@ -44,7 +57,7 @@ def test_a_limit_cuts_the_read_and_the_next_one_returns_the_rest(
 ) -> None:
     # given 13 records
     fill_topic(broker, topic)
-    reader = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
+    reader = FeedbackReader(kafka=make_settings(broker), topic=topic)
     # when
     try:
         first = reader.read({}, 9)
@@ -63,7 +76,7 @@ def test_a_position_that_the_topic_no_longer_holds_counts_as_its_beginning(
 ) -> None:
     # given
     fill_topic(broker, topic)
-    reader = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
+    reader = FeedbackReader(kafka=make_settings(broker), topic=topic)
     # when
     try:
         batch = reader.read({f"{topic}/0": 99, f"{topic}/1": 5})
@@ -71,7 +84,7 @@ def test_a_position_that_the_topic_no_longer_holds_counts_as_its_beginning(
         reader.close()
     # then
     assert len(batch.values) == 8
-    assert batch.positions == {f"{topic}/0": 8, f"{topic}/1": 5}
+    assert without_ids(batch.positions) == {f"{topic}/0": 8, f"{topic}/1": 5}
 
 
 @pytest.mark.apache_kafka
@@ -89,7 +102,33 @@ def test_a_time_maps_to_an_offset_of_each_partition_or_its_end(apache_kafka: Apa
     finally:
         reader.close()
     # then
-    assert actual == [
+    assert [without_ids(positions) for positions in actual] == [
         {f"{name}/0": a, f"{name}/1": b, f"{name}/2": 0, f"{name}/3": 0} for a, b in ((0, 0), (5, 5), (8, 5))
     ]
     assert values == [b"new 0", b"new 1", b"new 2"]
+
+
+@pytest.mark.apache_kafka
+def test_a_recreated_topic_that_is_longer_is_read_from_its_beginning(
+    apache_kafka: ApacheKafka, topic_prefix: str
+) -> None:
+    # given a topic that was read to its end
+    name = f"{topic_prefix}feedback"
+    apache_kafka.create_topics({name: 1})
+    producer = Producer({"bootstrap.servers": apache_kafka.bootstrap})
+    producer.produce(name, b"former")
+    producer.flush()
+    reader = FeedbackReader(kafka=make_settings(apache_kafka), topic=name)
+    try:
+        before = reader.read({})
+        # when
+        recreate_topic(apache_kafka, name)
+        for n in range(3):
+            producer.produce(name, f"new {n}".encode())
+        producer.flush()
+        after = reader.read(before.positions)
+    finally:
+        reader.close()
+    # then
+    assert after.values == [b"new 0", b"new 1", b"new 2"]
+    assert without_ids(after.positions) == {f"{name}/0": 3}

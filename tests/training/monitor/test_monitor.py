@@ -319,8 +319,9 @@ def produce_values(broker: EmbeddedKafka | ApacheKafka, topic: str, values: list
 def test_a_kafka_topic_is_read_in_chunks(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     values = [f"{n}".encode() for n in range(4_500)]
     produce_values(broker, topic, values)
-    feed = ChunkedReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic, limit=2_000)
-    latest = ChunkedReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic, limit=2_000, tail=100)
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
+    feed = ChunkedReader(kafka=kafka, topic=topic, limit=2_000)
+    latest = ChunkedReader(kafka=kafka, topic=topic, limit=2_000, tail=100)
     try:
         first = feed.read({})
         second = feed.read(first.positions)

@@ -262,6 +262,10 @@ def test_a_learner_without_a_serving_model_tries_again_later(tmp_path: Path, cap
     assert "Trying again in 30 s" in caplog.text
 
 
+def make_settings(broker: EmbeddedKafka | ApacheKafka) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
+
+
 def produce_rows(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Example]) -> None:
     with BlockingProducer(broker.bootstrap) as producer:
         producer.send(topic, [(row.user_id, to_msgpack(row)) for row in rows])
@@ -270,7 +274,7 @@ def produce_rows(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Exa
 def test_feedback_is_read_to_its_end_and_then_from_its_positions(
     broker: EmbeddedKafka | ApacheKafka, topic: str
 ) -> None:
-    feed = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
+    feed = FeedbackReader(kafka=make_settings(broker), topic=topic)
     try:
         produce_rows(broker, topic, make_rows(30, 1))
         first = feed.read({}, 1_000)
@@ -288,7 +292,7 @@ def test_feedback_is_read_to_its_end_and_then_from_its_positions(
 
 
 def test_one_read_is_bounded_and_further_reads_return_the_rest(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
-    feed = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
+    feed = FeedbackReader(kafka=make_settings(broker), topic=topic)
     actual, positions, more = list[bytes](), dict[str, int](), True
     try:
         produce_rows(broker, topic, rows := make_rows(30, 1))
@@ -305,7 +309,7 @@ def test_one_read_is_bounded_and_further_reads_return_the_rest(broker: EmbeddedK
 
 
 def test_positions_beyond_the_topic_restart_at_its_beginning(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
-    feed = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
+    feed = FeedbackReader(kafka=make_settings(broker), topic=topic)
     try:
         produce_rows(broker, topic, make_rows(10, 1))
         actual = feed.read({f"{topic}/{partition}": 999 for partition in range(4)}, 1_000)

@@ -10,8 +10,8 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka, make_admin_client, unavailable_reason
-from tests.kafka import BlockingProducer
+from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from tests.kafka import BlockingProducer, recreate_topic
 from tests.polling import wait_until
 from transport.records import TopicPartition
 from worker.group.consumer import GroupConsumer
@@ -198,10 +198,7 @@ def test_a_topic_is_read_that_was_recreated_after_its_leader_had_changed(
             wait_until(lambda: len(member.step()) == 3)
             wait_until(lambda: member.step() and member.watchdog.find_unready() is None)
             # when
-            admin = make_admin_client(kafka.bootstrap)
-            admin.delete_topics(["orders"], operation_timeout=20)["orders"].result(20)
-            wait_until(lambda: "orders" not in admin.list_topics(timeout=5).topics)
-            kafka.create_topics({"orders": 1})
+            recreate_topic(kafka, "orders")
             producer.send("orders", [(None, b"new")])
             member.positions.clear()  # as recovery does, by the id of the topic
             # then

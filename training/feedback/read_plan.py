@@ -1,0 +1,107 @@
+"""What to read of a topic from given positions to its present end, also after it was deleted and recreated.
+
+Positions are offsets by "topic/partition@id". Without the topic's id a new topic that is longer than the former one was
+read to would be read from the middle. Positions without an id are those of brokers that have none, and of checkpoints
+that an earlier version wrote: they hold for any topic of that name.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from contract.settings.servers import KafkaSettings
+from transport.admin_connection import AdminConnection
+from transport.log_reader import LogReader
+from transport.records import OffsetRange, TopicPartition
+from transport.topic_watcher import fetch_topic_states
+
+log = logging.getLogger(__name__)
+ID_MARK: Final = "@"  # no name of a topic contains it
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """Start and end offsets of the partitions that hold something after their position. `topic_id` None: unknown."""
+
+    starts: dict[TopicPartition, int]
+    ends: dict[TopicPartition, int]
+    topic_id: str | None = None
+
+    def advance(self, positions: Mapping[str, int], reached: Mapping[TopicPartition, int]) -> dict[str, int]:
+        """`positions` after these offsets were reached; those of a former topic are left out."""
+        names = set(map(str, reached))
+        kept = {key: offset for key, offset in positions.items() if locate(key) not in names}
+        return kept | to_positions(reached, self.topic_id)
+
+
+class PlannedTopic:
+    """A topic and a reader of it."""
+
+    def __init__(self, *, kafka: KafkaSettings, topic: str) -> None:
+        self.reader = LogReader(kafka=kafka, skips_gaps=True)
+        self.name = topic
+        self._connection, self._has_topic_ids = AdminConnection(kafka=kafka), kafka.topic_ids
+
+    def plan(self, positions: Mapping[str, int], tail: int | None = None) -> ReadPlan:
+        """What to read now; see `plan_read`. Raises `Unavailable`."""
+        topic_id = self.fetch_id()
+        return plan_read(self.reader.fetch_offset_ranges([self.name]), positions, tail, topic_id)
+
+    def fetch_id(self) -> str | None:
+        """The topic's id; None where the broker has none, or the topic does not exist. Raises `Unavailable`."""
+        states = fetch_topic_states(self._connection, [self.name], has_topic_ids=self._has_topic_ids)
+        return states[self.name].topic_id if self.name in states else None
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+def plan_read(
+    offset_ranges: Mapping[TopicPartition, OffsetRange],
+    positions: Mapping[str, int],
+    tail: int | None = None,
+    topic_id: str | None = None,
+) -> ReadPlan:
+    """Plan to read all partitions from their positions to their ends.
+
+    A partition without a position starts at its beginning, or `tail` records before its end; one whose position is of a
+    topic with another id, or no longer in the log, at its beginning.
+    """
+    replaced = list[str]()
+    starts, ends = dict[TopicPartition, int](), dict[TopicPartition, int]()
+    former = {locate(key): offset for key, offset in positions.items()}
+    for partition, (low, high) in offset_ranges.items():
+        first = low if tail is None else max(low, high - tail)
+        name = str(partition)
+        start = positions.get(make_key(name, topic_id), positions.get(name))
+        if start is None and name in former:
+            replaced.append(f"{partition.log_text(former[name])} (of a topic with another id)")
+            start = low
+        elif start is not None and not low <= start <= high:
+            replaced.append(f"{partition.log_text(start)} (it has {low} to {high})")
+            start = low
+        start = first if start is None else start
+        if start < high:
+            starts[partition], ends[partition] = start, high
+    if replaced:
+        log.warning(
+            "Topics should hold what was not read yet. "
+            "Found that they were recreated, or lost records; they are read from their beginning: %s.",
+            ", ".join(replaced),
+        )
+    return ReadPlan(starts, ends, topic_id)
+
+
+def to_positions(offsets: Mapping[TopicPartition, int], topic_id: str | None = None) -> dict[str, int]:
+    """Offsets as checkpoints hold them."""
+    return {make_key(str(partition), topic_id): offset for partition, offset in offsets.items()}
+
+
+def make_key(partition: str, topic_id: str | None) -> str:
+    return f"{partition}{ID_MARK}{topic_id}" if topic_id else partition
+
+
+def locate(key: str) -> str:
+    """The "topic/partition" of a key of positions."""
+    return key.partition(ID_MARK)[0]
