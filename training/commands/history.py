@@ -23,9 +23,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
-        metavar="[KIND=]PATH",
+        metavar="[KIND[:COLUMN]=]PATH",
         help="files or folders of JSON Lines, CSV or Parquet; map.NAME= instead of KIND= for records that this map "
-        'reads; with neither: lines of {"kind": ..., "event": ...}',
+        'reads; with neither: lines of {"kind": ..., "event": ...}; with COLUMN, consecutive rows with one value in it '
+        "are one order",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; it should not exist yet")
     parser.add_argument("--until", type=parse_time, metavar="TIME", help="leave out events at or after this time")

@@ -27,9 +27,11 @@ from training.history.report import TO_UTF8
 PARQUET_ROWS: Final = 10_000  # read at a time
 MAP_PREFIX: Final = "map."
 SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+ROW_SUFFIXES: Final = (".csv", ".tsv", ".parquet")
 PACKED: Final = ".gz"
 SEPARATORS: Final = ",;\t|"
 CELL_CHARS_MAX: Final = 16 * 1024 * 1024
+GROUP_ROWS_MAX: Final = 10_000  # five times the lines of the largest order
 # How a file begins that is not in UTF-8; those of UTF-32 begin like one of UTF-16.
 ENCODINGS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -53,11 +55,15 @@ Document: TypeAlias = bytes | dict[str, Any] | UnclearRow  # of a line the bytes
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file, and the kind of its events or the `map` that finds it; with neither, each line names its kind."""
+    """A file, and the kind of its events or the `map` that finds it; with neither, each line names its kind.
+
+    `group_by`: the column whose value the rows of one record share; empty where each row is a record.
+    """
 
     path: Path
     kind: str | None = None
     map: str = ""
+    group_by: str = ""
 
     @property
     def content(self) -> str:
@@ -72,25 +78,34 @@ class InputFile:
 def parse_inputs(words: Sequence[str], maps: Collection[str] = ()) -> list[InputFile]:
     """The files named by `KIND=PATH`, `map.NAME=PATH` or `PATH`, folders in the order of names.
 
-    Raises `BadConfig` with all mistakes.
+    `map.NAME:COLUMN=PATH` and `orders:COLUMN=PATH` are of rows that belong together. Raises `BadConfig` with all
+    mistakes.
     """
     files, errors = list[InputFile](), list[str]()
     for word in words:
         head, separator, tail = word.partition("=")
+        head, colon, group_by = head.partition(":")
         kind = head if separator and head in KINDS else None
         map_name = head.removeprefix(MAP_PREFIX) if separator and head.startswith(MAP_PREFIX) else ""
         path = Path(tail) if kind or map_name else Path(word)
         if map_name and map_name not in maps:
             errors.append(f"{word} should name a map of the settings: {', '.join(maps) or 'there is none'}.")
+        if colon and (kind or map_name) and not (group_by and (map_name or kind == "orders")):
+            errors.append(
+                f"{word} should name the column of rows that are one order, as orders:COLUMN or map.NAME:COLUMN."
+            )
         paths = sorted(p for p in path.rglob("*") if find_suffix(p) in SUFFIXES) if path.is_dir() else [path]
         if not all(p.is_file() for p in paths) or not paths:
             errors.append(f"{word} should be [KIND=]PATH of a file or of a folder with {', '.join(SUFFIXES)}.")
-        if not (kind or map_name) and any(find_suffix(p) in (".csv", ".tsv", ".parquet") for p in paths):
+        if not (kind or map_name) and any(find_suffix(p) in ROW_SUFFIXES for p in paths):
             errors.append(
                 f"{word} should say which kind of events its rows are, as in orders={path}, or which map reads them, "
                 f"as in map.NAME={path}. Kinds are {', '.join(KINDS)}."
             )
-        files += [InputFile(p, kind, map_name) for p in paths]
+        is_grouped = bool(group_by and (kind or map_name))
+        if is_grouped and any(find_suffix(p) not in ROW_SUFFIXES for p in paths):
+            errors.append(f"{word} should be CSV or Parquet: lines of JSON are records of their own.")
+        files += [InputFile(p, kind, map_name, group_by if is_grouped else "") for p in paths]
     if errors:
         raise BadConfig(errors)
     return files
@@ -107,15 +122,51 @@ def read_documents(file: InputFile) -> Iterator[Document]:
     try:
         match suffix:
             case ".csv" | ".tsv":
-                yield from read_csv(file.path)
+                yield from group_rows(read_csv(file.path), file)
             case ".parquet":
-                yield from read_parquet(file.path)
+                yield from group_rows(read_parquet(file.path), file)
             case _:
                 yield from read_lines(file.path)
     except (OSError, EOFError, UnicodeError, zlib.error, csv.Error, pa.ArrowException) as error:
         if isinstance(error, UnicodeError) and (place := find_other_bytes(file.path)):
             raise BadData(f"{file.path} should be UTF-8. Found {place}: convert it by {TO_UTF8}.") from error
         raise BadData(f"{file.path} should be a readable {suffix} file. Found: {error}") from error
+
+
+def group_rows(rows: Iterator[Document], file: InputFile) -> Iterator[Document]:
+    """One document for consecutive rows that share a value in `group_by`, as they are if there is none.
+
+    It has the first value of each column, and the rows in `rows`, or in `lines` where no map reads it. A row without
+    the value, or with more cells than names, is a document of its own. Raises `BadData` for a group without an end.
+    """
+    if not file.group_by:
+        yield from rows
+        return
+    name = "rows" if file.map else "lines"
+    shared: Any = None
+    group = list[dict[str, Any]]()
+    for row in rows:
+        value = row.get(file.group_by) if isinstance(row, dict) else None
+        if group and (value is None or value != shared):
+            yield join_rows(group, name)
+            group = []
+        if value is None or not isinstance(row, dict):
+            yield row
+            continue
+        shared = value
+        group.append(row)
+        if len(group) > GROUP_ROWS_MAX:
+            raise BadData(
+                f"{file.path} should have at most {GROUP_ROWS_MAX} consecutive rows with one value of "
+                f"{file.group_by}. Found more with {value!r}."
+            )
+    if group:
+        yield join_rows(group, name)
+
+
+def join_rows(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    joined = {column: value for row in reversed(rows) for column, value in row.items()}
+    return {**joined, name: rows}
 
 
 def find_other_bytes(path: Path) -> str:
