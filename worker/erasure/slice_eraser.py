@@ -28,18 +28,19 @@ from worker.state.profile_store import RedisProfileStore
 
 # KEYS: merged:{bucket}, then the profile and the history of each user. ARGV: number of sources; for each its name, the
 # expected offset ('' for none) and the new one ('' to keep it); then a user's number, the source to delete, and the
-# field of the logins to delete, or the source again.
+# field of the logins to delete, or the source again. Offsets are written first: in a script a full Redis refuses HSET,
+# and not HDEL; a slice that is deleted at an offset that stays would never be folded again.
 DELETE_SLICES: Final = """
 local call = redis.call
 local last = 3 * tonumber(ARGV[1]) + 1
 for at = 2, last, 3 do
   if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
 end
-for at = last + 1, #ARGV, 3 do
-  for n = 2 * ARGV[at], 2 * ARGV[at] + 1 do call('HDEL', KEYS[n], ARGV[at + 1], ARGV[at + 2]) end
-end
 for at = 2, last, 3 do
   if ARGV[at + 2] ~= '' then call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
+end
+for at = last + 1, #ARGV, 3 do
+  for n = 2 * ARGV[at], 2 * ARGV[at] + 1 do call('HDEL', KEYS[n], ARGV[at + 1], ARGV[at + 2]) end
 end
 return 1
 """

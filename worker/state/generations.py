@@ -31,9 +31,13 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do if tonumber(field) then 
 redis.call('HSET', KEYS[1], ARGV[1], '')
 return ''
 """
-# ARGV: the layout, its generation, the value that is unreadable, the number of generations.
+# ARGV: the layout, its generation, the value that is unreadable, the number of generations. A full Redis refuses SET,
+# and not DEL: a key that is deleted and not written would name the first generation.
 RESTORE: Final = """
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
+  redis.call('SET', KEYS[1], '')
+  redis.call('DEL', KEYS[1])
+end
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held and held ~= ARGV[3] then return held end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])

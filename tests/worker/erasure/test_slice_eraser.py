@@ -4,6 +4,7 @@ import bisect
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.errors import Unavailable
 from contract.events.model import AHEAD_MS_MAX, Erasure
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import Arrival
@@ -118,6 +120,31 @@ def test_erasing_and_refolding_equals_a_pass_that_knew_the_erasures(
     after_second = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
     assert after_second == actual
     assert latest_erasures(erasures) == known.until_ms
+
+
+def test_a_full_redis_takes_no_part_of_an_erasure(seed: int) -> None:
+    # given erased users with later events, and a Redis that deletes and writes nothing new
+    arrivals = make_random_log(seed, 200)
+    middle_ms = sorted(arrival.event.ts_ms for arrival in arrivals)[100]
+    users = sorted({user for arrival in arrivals if (user := getattr(arrival.event, "user_id", None))})
+    erasures = [Erasure(event_id=f"e-{user}", ts_ms=middle_ms, user_id=user) for user in users]
+    known = Erasures(erasures)
+    with RedisServer() as server, closing(RedisClient(url=server.url, timeout_s=20)) as client:
+        store = RedisProfileStore(client=client, prefix="full:")
+        merged = fold_log(store, arrivals)
+        eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
+        client.pipeline([("CONFIG", "SET", "maxmemory", "1")])
+        with pytest.raises(Unavailable, match="maxmemory"):
+            eraser.erase(known.until_ms, SOURCE_BY_PARTITION, merged, include_ambiguous=True)
+        # when it has space again, and the next attempt reads what Redis holds
+        client.pipeline([("CONFIG", "SET", "maxmemory", "0")])
+        merged = store.read_offsets(SOURCES)
+        eraser.erase(known.until_ms, SOURCE_BY_PARTITION, merged, include_ambiguous=True)
+        fold_remaining(store, arrivals, merged, known)
+        mask_all(store, known)
+        # then
+        actual = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
+    assert find_differences(make_oracle(arrivals, erasures), actual) == []
 
 
 def test_entries_whose_slice_is_lost_are_erased(new_store: NewStore, seed: int) -> None:
