@@ -7,6 +7,7 @@ Kafka's own `DumpLogSegments`, which shows producers, transactions and markers, 
 import json
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,4 +45,5 @@ def copy_segments(source: Path, target: Path) -> None:
         for segment in source.glob(pattern):
             copy = target / segment.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(segment, copy)
+            with suppress(FileNotFoundError):  # the broker has deleted it since
+                shutil.copyfile(segment, copy)

@@ -145,6 +145,7 @@ class JoinerPipeline:
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
         """Join nothing until the next assignment; the waiting rows are kept in case that it is the same."""
         self._membership.has_changed = True
+        self._paused = set()  # the member forgets its own
         self._shards.revoke()
 
     def step(self) -> int:

@@ -100,20 +100,20 @@ class Diagnosis:
                 recoveries_before = recoveries
             if lag.records:
                 repeats = recoveries - recoveries_before if goes_on else 0
-                if (pause := self._find_pause(partition, partitions)) is None:
-                    reason, text = self._classify(partition, lag, view, repeats)
-                else:
-                    reason, text = pause
+                reason, text = self._find_pause(partition, partitions) or self._classify(partition, lag, view, repeats)
                 stands_s = now_s - lag.since_s
                 place = f"{partition.log_text()} stands at {lag.position} of {lag.end} for {stands_s:.0f} s."
-                yield Block(reason, lag.since_s, f"{place} {text}")
+                # What cannot be joined is no fault of this process: a restart would not help.
+                yield Block(reason, lag.since_s, f"{place} {text}", stands=reason != Reason.TOPIC_UNFIT)
 
     def _find_pause(
         self, partition: TopicPartition, partitions: Mapping[TopicPartition, PartitionLag]
     ) -> tuple[Reason, str] | None:
-        """Why the worker does not read a partition for now; None if it does, or if its thread waits or is in a step."""
+        """Why the worker does not read a partition for now; None if it does, or something else is in its way."""
         paused = self._progress.latest.paused if self._progress.latest else {}
-        if partition not in paused or self._find_wait() is not None or self._find_frozen_since_s() is not None:
+        if partition not in paused or not partitions[partition].is_end_known:
+            return None
+        if self._find_wait() is not None or self._find_frozen_since_s() is not None:
             return None
         slowest, is_at_end = paused[partition]
         if slowest is None:

@@ -41,17 +41,17 @@ class GroupRemedy:
         if self._asks_for_rebalance and now_s >= self._rebalance_due_s and self._watchdog.needs_rebalance():
             self._rebalance_due_s = now_s + INTERVAL_S
             consumer.request_rebalance("some of its partitions have no member.")
-        if recreated := self._watchdog.find_recreated(self._recreated_until_s):
-            self._recreated_until_s, names = now_s, ", ".join(f"`{topic}`" for topic in recreated)
-            consumer.replace_client(
-                f"{names} recreated since: a client that has read the former topic may read no more"
-            )
-            return
         if now_s < self._client_due_s:
             return
-        if unread := self._watchdog.find_unread():
+        if recreated_s := self._watchdog.find_recreated(self._recreated_until_s):
+            self._recreated_until_s = max(recreated_s.values())
+            self._client_due_s = now_s + INTERVAL_S
+            names = ", ".join(f"`{topic}`" for topic in sorted(recreated_s))
+            consumer.replace_client(f"recreated since it joined: {names}, which its client may not read")
+        elif unread := self._watchdog.find_unread():
             self._client_due_s = now_s + self._client_interval_s
             self._client_interval_s = min(2 * self._client_interval_s, CLIENT_INTERVAL_MAX_S)
             consumer.replace_client(f"this client returns no records: {unread}")
-        elif now_s >= self._client_due_s + 2 * INTERVAL_S:  # a partition counts as unread only after some time
+        elif now_s >= self._client_due_s + 2 * INTERVAL_S + self._watchdog.blocked_s:
+            # A partition counts as unread only after it has stood for some time.
             self._client_interval_s = INTERVAL_S

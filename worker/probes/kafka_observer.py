@@ -95,7 +95,8 @@ class KafkaObserver:
         if now_s >= self._topics_due_s or self._is_blocked():
             self._topics_due_s = now_s + TOPICS_S
             counts, facts = probe.count_partitions(self._operations), probe.describe_topics(self._operations)
-            self._compare_ids(facts.ids)
+            if self._compare_ids(facts.ids):
+                probe.forget_topics()
             self.view.lacking, self.view.partition_counts = facts.lacking, counts
         self.view.ends = probe.fetch_ends(self._list_partitions() | self._list_all(self._followed_topics))
         self.view.stable_ends = probe.fetch_ends(self._lag.lagging(), stable=True)
@@ -107,11 +108,13 @@ class KafkaObserver:
             self._group_due_s = now_s + GROUP_S
             self._observe_group(probe)
 
-    def _compare_ids(self, topic_ids: Mapping[str, str]) -> None:
+    def _compare_ids(self, topic_ids: Mapping[str, str]) -> bool:
+        """Whether topics have other ids than before."""
         recreated = [name for name, topic_id in topic_ids.items() if self._topic_ids.get(name, topic_id) != topic_id]
         if recreated:
             self.view.recreated_s = {**self.view.recreated_s, **dict.fromkeys(recreated, time.monotonic())}
         self._topic_ids |= topic_ids
+        return bool(recreated)
 
     def _observe_group(self, probe: LogProbe) -> None:
         """A group rebalances as long as some partitions of its topics have no member."""

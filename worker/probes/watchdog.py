@@ -108,10 +108,15 @@ class Watchdog:
         unread = (b for b in self._blocks if b.reason == Reason.UNREAD and self._is_over(b, self._limits.blocked_s))
         return next((block.text for block in unread), None)
 
-    def find_recreated(self, since_s: float) -> list[str]:
-        """The topics of the group that were found to be recreated after `since_s` (monotonic)."""
-        found_s = self._observer.view.recreated_s
-        return sorted(topic for topic in self._group_topics & found_s.keys() if found_s[topic] > since_s)
+    @property
+    def blocked_s(self) -> float:
+        """How long a partition has to stand until `find_unread` finds it."""
+        return self._limits.blocked_s
+
+    def find_recreated(self, since_s: float) -> dict[str, float]:
+        """The topics of the group that were found to be recreated after `since_s` (monotonic), and when."""
+        recreated_s = self._observer.view.recreated_s
+        return {topic: at_s for topic, at_s in recreated_s.items() if topic in self._group_topics and at_s > since_s}
 
     def find_unready(self) -> str | None:
         """Why the worker cannot work, or what stands for longer than `worker.blocked_s`; None if nothing does."""

@@ -118,20 +118,20 @@ def test_a_member_whose_client_returns_no_records_joins_with_a_new_one(
 
 
 class UnreadWatchdog:
-    """Finds a partition unread again `UNREAD_AFTER_S` after each new client, until `helps` is set."""
+    """Finds a partition unread again `blocked_s` after each new client has joined, until `helps` is set."""
 
-    def __init__(self) -> None:
-        self.now_s, self.joined_s, self.helps = 0.0, list[float](), False
+    def __init__(self, blocked_s: float) -> None:
+        self.now_s, self.joined_s, self.helps, self.blocked_s = 0.0, list[float](), False, blocked_s
 
     def note_denial(self, error: str) -> None:
         pass
 
-    def find_recreated(self, since_s: float) -> list[str]:
-        return []
+    def find_recreated(self, since_s: float) -> dict[str, float]:
+        return {}
 
     def find_unread(self) -> str | None:
-        since_s = self.joined_s[-1] if self.joined_s else -UNREAD_AFTER_S
-        return "stands" if not self.helps and self.now_s >= since_s + UNREAD_AFTER_S else None
+        due_s = self.joined_s[-1] + JOIN_S + self.blocked_s if self.joined_s else 0
+        return "stands" if not self.helps and self.now_s >= due_s else None
 
     # as a consumer
     denial = ""
@@ -147,18 +147,23 @@ class UnreadWatchdog:
         return [later - earlier for earlier, later in pairwise(self.joined_s)]
 
 
-UNREAD_AFTER_S = 32.0
+JOIN_S = 2.0
 
 
-def test_a_new_client_that_does_not_help_is_replaced_more_and_more_seldom() -> None:
-    unread = UnreadWatchdog()
+@pytest.mark.parametrize(
+    ("blocked_s", "expected_s"), [(30, [32, 60, 120, 240, 480, 480]), (95, [97, 97, 120, 240, 480, 480])]
+)
+def test_a_new_client_that_does_not_help_is_replaced_more_and_more_seldom(
+    blocked_s: float, expected_s: list[float]
+) -> None:
+    unread = UnreadWatchdog(blocked_s)
     remedy = GroupRemedy(unread, asks_for_rebalance=False, clock_s=lambda: unread.now_s)  # type: ignore[arg-type]
-    assert unread.run(remedy, 2_000) == [32, 60, 120, 240, 480, 480, 480]
+    assert unread.run(remedy, 2_000)[:6] == expected_s
     # and after one that has helped, the next is not delayed
     unread.helps = True
     unread.run(remedy, 3_000)
     unread.helps = False
-    assert unread.run(remedy, 3_080)[-1] == 32
+    assert unread.run(remedy, 3_000 + 1.5 * (blocked_s + JOIN_S))[-1] == blocked_s + JOIN_S
 
 
 def test_a_partition_that_was_never_fetched_has_an_end(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
@@ -203,6 +208,6 @@ def test_a_topic_is_read_that_was_recreated_after_its_leader_had_changed(
             member.positions.clear()  # as recovery does, by the id of the topic
             # then
             wait_until(lambda: member.step()[3:] == [b"new"])
-            assert "`orders` recreated since" in caplog.text
+            assert "recreated since it joined: `orders`" in caplog.text
         finally:
             member.close()
