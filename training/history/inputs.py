@@ -122,9 +122,9 @@ def read_documents(file: InputFile) -> Iterator[Document]:
     try:
         match suffix:
             case ".csv" | ".tsv":
-                yield from group_rows(read_csv(file.path), file)
+                yield from group_rows(read_csv(file.path, file.group_by), file)
             case ".parquet":
-                yield from group_rows(read_parquet(file.path), file)
+                yield from group_rows(read_parquet(file.path, file.group_by), file)
             case _:
                 yield from read_lines(file.path)
     except (OSError, EOFError, UnicodeError, zlib.error, csv.Error, pa.ArrowException) as error:
@@ -137,31 +137,47 @@ def group_rows(rows: Iterator[Document], file: InputFile) -> Iterator[Document]:
     """One document for consecutive rows that share a value in `group_by`, as they are if there is none.
 
     It has the first value of each column, and the rows in `rows`, or in `lines` where no map reads it. A row without
-    the value, or with more cells than names, is a document of its own. Raises `BadData` for a group without an end.
+    the value, or with more cells than names, is a document of its own; where the latter stands within a group, all of
+    the group is unclear, since a part of an order would count as the order. Raises `BadData` for a group without an
+    end.
     """
     if not file.group_by:
         yield from rows
         return
     name = "rows" if file.map else "lines"
-    shared: Any = None
-    group = list[dict[str, Any]]()
+    group, unclear = list[dict[str, Any]](), list[UnclearRow]()  # unclear: after the last row of the group
+    interruption: UnclearRow | None = None
     for row in rows:
-        value = row.get(file.group_by) if isinstance(row, dict) else None
-        if group and (value is None or value != shared):
-            yield join_rows(group, name)
-            group = []
-        if value is None or not isinstance(row, dict):
+        if not row:
+            continue  # an empty line
+        if isinstance(row, UnclearRow):
+            unclear.append(row)
+            continue
+        value = cast(dict[str, Any], row).get(file.group_by)
+        if group and value == group[0][file.group_by]:
+            interruption = interruption or next(iter(unclear), None)
+        else:
+            yield from end_group(group, name, interruption)
+            yield from unclear
+            group, interruption = [], None
+        unclear.clear()
+        if value is None:
             yield row
             continue
-        shared = value
-        group.append(row)
+        group.append(cast(dict[str, Any], row))
         if len(group) > GROUP_ROWS_MAX:
             raise BadData(
                 f"{file.path} should have at most {GROUP_ROWS_MAX} consecutive rows with one value of "
                 f"{file.group_by}. Found more with {value!r}."
             )
-    if group:
-        yield join_rows(group, name)
+    yield from end_group(group, name, interruption)
+    yield from unclear
+
+
+def end_group(rows: list[dict[str, Any]], name: str, interruption: UnclearRow | None) -> Iterator[Document]:
+    """The document of a group, if it has rows: what interrupts it in place of an interrupted one."""
+    if rows:
+        yield interruption or join_rows(rows, name)
 
 
 def join_rows(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -205,10 +221,11 @@ def read_lines(path: Path) -> Iterator[bytes]:
         yield from (line.strip().encode() for line in text)
 
 
-def read_csv(path: Path) -> Iterator[Document]:
+def read_csv(path: Path, needed: str = "") -> Iterator[Document]:
     """Rows by the names in the first line. Empty cells are absent, cells that begin with a bracket are JSON.
 
-    Cells are separated by what the first line has most of: commas, semicolons, tabs or bars.
+    Cells are separated by what the first line has most of: commas, semicolons, tabs or bars. `needed`: a column that
+    has to be there.
     """
     csv.field_size_limit(CELL_CHARS_MAX)
     with io.TextIOWrapper(open_bytes(path), encoding=find_encoding(path), newline="") as text:
@@ -217,6 +234,7 @@ def read_csv(path: Path) -> Iterator[Document]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
         if repeated := sorted(name for name, count in Counter(names).items() if count > 1 and name):
             raise BadData(f"{path} should name each column once. Found {', '.join(repeated)} more than once.")
+        check_column(path, names, needed)
         has_spaces = f"{separator} " in header
         rows = csv.reader(text, delimiter=separator, skipinitialspace=has_spaces, strict=True)
         try:
@@ -232,6 +250,12 @@ def read_csv(path: Path) -> Iterator[Document]:
             raise BadData(f"{path} should be CSV. Found in line {rows.line_num + 1}: {error}") from error
 
 
+def check_column(path: Path, names: Sequence[str], needed: str) -> None:
+    """Raise `BadData` where a column is needed and not there."""
+    if needed and needed not in names:
+        raise BadData(f"{path} should have a column named {needed}. Found {', '.join(filter(None, names)) or 'none'}.")
+
+
 def parse_cell(cell: str) -> Any:
     if cell[0] in "[{":
         try:
@@ -241,11 +265,13 @@ def parse_cell(cell: str) -> Any:
     return cell
 
 
-def read_parquet(path: Path) -> Iterator[Document]:
+def read_parquet(path: Path, needed: str = "") -> Iterator[Document]:
+    """Rows by the names of columns; `needed`: one that has to be there."""
     with pq.ParquetFile(path) as table:
         names = table.schema_arrow.names
         if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
             raise BadData(f"{path} should name each column once. Found {', '.join(repeated)} more than once.")
+        check_column(path, names, needed)
         for batch in table.iter_batches(batch_size=PARQUET_ROWS):
             for cells in zip(*map(read_column, batch.columns), strict=True):
                 row = zip(names, cells, strict=True)

@@ -77,20 +77,44 @@ def test_rows_in_our_own_fields_need_no_map(tmp_path: Path) -> None:
     assert list_lines(order) == [("a", 1, 10.0), ("b", 2, 10.0)]
 
 
-def test_rows_without_the_value_are_records_of_their_own(tmp_path: Path) -> None:
-    path = tmp_path / "orders.csv"
-    path.write_text("id,sku\n1,a\n,b\n,c\n1,d\n1,e,too many\n1,f\n")
+def list_groups(folder: Path, rows: str) -> list[list[str] | str]:
+    """The values of `sku` of each group of rows with one `id`, or of a row by itself; `unclear` for what is refused."""
+    path = folder / "orders.csv"
+    path.write_text(f"id,sku\n{rows}")
     (file,) = parse_inputs([f"orders:id={path}"])
-
-    documents = list(read_documents(file))
-
-    lines = [
-        [row["sku"] for row in document["lines"]]
-        for document in documents
-        if isinstance(document, dict) and "lines" in document
+    return [
+        "unclear"
+        if not isinstance(document, dict)
+        else [row["sku"] for row in document["lines"]]
+        if "lines" in document
+        else document["sku"]
+        for document in read_documents(file)
     ]
-    assert lines == [["a"], ["d"], ["f"]]
-    assert len(documents) == 6
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups"),
+    [
+        ("1,a\n,b\n,c\n1,d\n", [["a"], "b", "c", ["d"]]),  # rows without the value
+        ("1,a\n\n1,b\n\n2,c\n", [["a", "b"], ["c"]]),  # empty lines
+        ("1,a\n1,b,more\n1,c\n2,d\n", ["unclear", ["d"]]),  # an order is whole, or refused
+        ("1,a\n1,b,more\n1,c,more\n1,d\n1,e\n", ["unclear"]),
+        ("1,a\n2,b,more\n2,c\n", [["a"], "unclear", ["c"]]),
+        ("1,a,more\n1,b\n2,c,more\n", ["unclear", ["b"], "unclear"]),
+    ],
+)
+def test_what_stands_between_rows_of_an_order_splits_none_in_parts(
+    rows: str, groups: list[list[str] | str], tmp_path: Path
+) -> None:
+    assert list_groups(tmp_path, rows) == groups
+
+
+def test_a_column_that_is_not_there_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text("id,sku\n1,a\n")
+
+    with pytest.raises(BadData, match="should have a column named order"):
+        list(read_documents(*parse_inputs([f"orders:order={path}"])))
 
 
 def test_a_column_with_one_value_throughout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
