@@ -15,7 +15,7 @@ from transport.headers import decode_headers
 from transport.log_consumer import MISSING
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.group.confirmed_starts import ConfirmedStarts
-from worker.group.listener import RebalanceListener
+from worker.group.listener import START_PENDING, RebalanceListener
 from worker.group.member import AssignmentCallbacks, GroupMember, Strategy
 from worker.group.missing_partitions import WAITING_S, MissingPartitions
 from worker.group.offsets import commit_offsets, count_partitions, query_offsets, read_cached_ends
@@ -115,7 +115,7 @@ class GroupConsumer:
             message = self._member.client.poll(0)
             # All partitions are paused, but it may be a fatal error, or of a partition assigned in this very call.
             if message is not None and (record := self._handle_message(message)) is not None:
-                self.seek({record.topic_partition: record.offset})
+                self._seek(record.topic_partition, record.offset)
         except StaleState as error:  # the next poll raises it: a wait has no way to recover
             self._gap = error
         if self._member.check_id():
@@ -142,10 +142,14 @@ class GroupConsumer:
     def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Go on reading at these offsets."""
         for partition, offset in offsets.items():
-            self._confirmed_starts.seek(partition, offset)
             self._seek(partition, offset)
+            self._pauses.start(partition)
 
     def _seek(self, partition: TopicPartition, offset: int) -> None:
+        self._confirmed_starts.seek(partition, offset)
+        self._seek_client(partition, offset)
+
+    def _seek_client(self, partition: TopicPartition, offset: int) -> None:
         self.at_end.pop(partition, None)
         self.starts[partition] = offset
         try:
@@ -212,16 +216,18 @@ class GroupConsumer:
             if error is None or error.code() == KafkaError._PARTITION_EOF:
                 if partition in skipping:
                     continue
-                position = message.offset() or 0
-                if (sought := self._confirmed_starts.find_skipped(partition, position)) is not None:
-                    log.info("%s should begin at %d. Found %d: asking again.", partition.log_text(), sought, position)
+                position, is_end = message.offset() or 0, error is not None
+                if (sought := self._confirmed_starts.find_skipped(partition, position, is_end=is_end)) is not None:
+                    log.info("%s should go on at %d. Found %d: asking again.", partition.log_text(), sought, position)
                     skipping.add(partition)
-                    self._seek(partition, sought)
+                    self._seek_client(partition, sought)
                     continue
             yield message
 
     def _handle_message(self, message: Message) -> Record | None:
         error, partition = message.error(), self._intern_partition(message)
+        if self._pauses.unstarted and partition in self._pauses.unstarted:
+            return None  # it was fetched before the client knew of the pause
         if error is None:
             if self.at_end:
                 self.at_end.pop(partition, None)
@@ -263,7 +269,10 @@ class GroupConsumer:
         starts = {partition: given.get(partition, OFFSET_INVALID) for partition in new}
         self._just_assigned.update(new)
         self.starts.update(starts)
-        self._member.assign(starts)
+        pending = [partition for partition, start in starts.items() if start == START_PENDING]
+        # An offset that needs no request of the client: see `PartitionPauses`.
+        self._member.assign(starts | dict.fromkeys(pending, 0))
+        self._pauses.hold(pending)
 
     def _on_revoked(self, revoked: list[TopicPartition]) -> None:
         self._forget([partition for partition in revoked if partition not in self._missing.partitions])

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from confluent_kafka import OFFSET_END
-
 from transport.records import TopicPartition
 
-START_PENDING: Final = OFFSET_END  # of a partition whose start `seek` will set
+START_PENDING: Final = -1  # of a partition that is not read until `seek` sets its start
 
 
 class RebalanceListener(Protocol):
