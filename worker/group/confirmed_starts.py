@@ -22,47 +22,57 @@ class ConfirmedStarts:
 
     def __init__(self, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
-        self._sought: dict[TopicPartition, int] = {}  # nothing is read there yet
-        self._watched: dict[TopicPartition, int] = {}  # the next offset
-        self._watched_until_s = 0.0
+        self.sought: dict[TopicPartition, int] = {}  # nothing is read there yet
+        self._next: dict[TopicPartition, int] = {}  # of partitions whose start was confirmed a short time ago
+        self._until_s = 0.0
         self._found: dict[TopicPartition, int] = {}
         self._right_gaps = Counter[TopicPartition]()
-
-    def __bool__(self) -> bool:
-        """Whether the offsets of any partition have to be checked."""
-        if self._watched and self._clock_s() > self._watched_until_s:
-            self._watched.clear()
-        return bool(self._sought or self._watched)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """The partition is sought."""
         self.forget([partition])
-        self._sought[partition] = offset
+        self.sought[partition] = offset
 
-    def find_skipped(self, partition: TopicPartition, position: int, *, is_end: bool = False) -> int | None:
-        """The offset to seek again where the client is at another `position` for the first time, else None.
+    def find_skipped(self, partition: TopicPartition, position: int) -> int | None:
+        """The offset to seek again where reading begins at another `position` for the first time, else None."""
+        sought = self.sought.get(partition)
+        if sought is None:
+            return None
+        if position > sought and self._found.get(partition) != position:
+            self._found[partition] = position
+            return sought
+        self.forget([partition])
+        self._next[partition], self._until_s = position, self._clock_s() + WATCH_S
+        return None
 
-        `is_end`: the position is that of the partition's end, and not of a record.
-        """
-        expected = self._sought.get(partition, self._watched.get(partition))
+    def is_watching(self) -> bool:
+        """Whether some partition was started a short time ago, so that `find_gap` has to see its records."""
+        if self._next and self._clock_s() > self._until_s:
+            self._next.clear()
+        return bool(self._next)
+
+    def find_gap(self, partition: TopicPartition, position: int) -> int | None:
+        """The offset to seek again where the next record has another `position` for the first time, else None."""
+        expected = self._next.get(partition)
+        if position == expected:
+            self._next[partition] = position + 1
+            return None
         if expected is None:
             return None
-        if position <= expected or self._found.get(partition) == position:
-            if self._sought.pop(partition, None) is not None:
-                self._watched_until_s = self._clock_s() + WATCH_S
-            self._found.pop(partition, None)
-            self._watched[partition] = position if is_end else position + 1
-            self._right_gaps[partition] += position > expected
-            if self._right_gaps[partition] == RIGHT_GAPS_MAX:
-                self.forget([partition])
-            return None
-        self._found[partition] = position
-        return expected
+        if position > expected and self._found.get(partition) != position:
+            self._found[partition] = position
+            return expected
+        self._found.pop(partition, None)
+        self._next[partition] = position + 1
+        self._right_gaps[partition] += 1
+        if self._right_gaps[partition] == RIGHT_GAPS_MAX:
+            self.forget([partition])
+        return None
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         """These are read from elsewhere, or no more."""
         for partition in partitions:
-            self._sought.pop(partition, None)
-            self._watched.pop(partition, None)
+            self.sought.pop(partition, None)
+            self._next.pop(partition, None)
             self._found.pop(partition, None)
             self._right_gaps.pop(partition, None)

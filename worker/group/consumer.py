@@ -92,9 +92,11 @@ class GroupConsumer:
             arrived = consume(records_max - 1, 0)  # those that arrived with the first
             # A partition that was assigned again in between goes on at its start.
             messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
-        if self._confirmed_starts:
+        if self._confirmed_starts.sought:
             messages = list(self._drop_skipping(messages))
         records = [record for message in messages if (record := self._handle_message(message))]
+        if self._confirmed_starts.is_watching():
+            records = list(self._drop_after_gaps(records))
         if self._has_new_partitions:
             self._has_new_partitions = False
             self._member.check_id()
@@ -216,13 +218,27 @@ class GroupConsumer:
             if error is None or error.code() == KafkaError._PARTITION_EOF:
                 if partition in skipping:
                     continue
-                position, is_end = message.offset() or 0, error is not None
-                if (sought := self._confirmed_starts.find_skipped(partition, position, is_end=is_end)) is not None:
-                    log.info("%s should go on at %d. Found %d: asking again.", partition.log_text(), sought, position)
+                position = message.offset() or 0
+                if (sought := self._confirmed_starts.find_skipped(partition, position)) is not None:
+                    log.info("%s should begin at %d. Found %d: asking again.", partition.log_text(), sought, position)
                     skipping.add(partition)
                     self._seek_client(partition, sought)
                     continue
             yield message
+
+    def _drop_after_gaps(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records up to the first gap of their partition, soon after its start: what is missing is sought again."""
+        skipping = set[TopicPartition]()
+        for record in records:
+            partition = record.topic_partition
+            if skipping and partition in skipping:
+                continue
+            if (expected := self._confirmed_starts.find_gap(partition, record.offset)) is None:
+                yield record
+                continue
+            log.info("%s should go on at %d. Found %d: asking again.", partition.log_text(), expected, record.offset)
+            skipping.add(partition)
+            self._seek_client(partition, expected)
 
     def _handle_message(self, message: Message) -> Record | None:
         error, partition = message.error(), self._intern_partition(message)

@@ -109,9 +109,11 @@ def test_a_start_counts_where_it_was_sought_or_at_the_second_same_position() -> 
     assert starts.find_skipped(PARTITION, 8) == 5
     assert starts.find_skipped(PARTITION, 9) == 5
     assert starts.find_skipped(PARTITION, 9) is None
+    assert not starts.sought
 
     starts.seek(PARTITION, 5)
     assert starts.find_skipped(PARTITION, 5) is None
+    assert not starts.sought
 
 
 def test_a_gap_is_sought_again_for_some_time_after_a_start() -> None:
@@ -119,28 +121,28 @@ def test_a_gap_is_sought_again_for_some_time_after_a_start() -> None:
     starts = ConfirmedStarts(clock_s=lambda: now_s)
     starts.seek(PARTITION, 5)
     assert starts.find_skipped(PARTITION, 5) is None
+    assert starts.find_gap(PARTITION, 5) is None
     # a gap, as of the records of half a second
-    assert starts.find_skipped(PARTITION, 30) == 6
-    assert starts.find_skipped(PARTITION, 6) is None
-    # and one that is right, as of a marker: at its end, and before a record
-    assert starts.find_skipped(PARTITION, 8, is_end=True) == 7
-    assert starts.find_skipped(PARTITION, 8, is_end=True) is None
-    assert starts.find_skipped(PARTITION, 8) is None
-    assert starts.find_skipped(PARTITION, 9, is_end=True) is None
-    assert starts
-    # until it has passed
+    assert starts.find_gap(PARTITION, 30) == 6
+    assert starts.find_gap(PARTITION, 6) is None
+    # and one that is right, as of a marker
+    assert starts.find_gap(PARTITION, 8) == 7
+    assert starts.find_gap(PARTITION, 8) is None
+    assert starts.is_watching()
+    # until the time has passed
     now_s = WATCH_S + 1
-    assert not starts
-    assert starts.find_skipped(PARTITION, 99) is None
+    assert not starts.is_watching()
+    assert starts.find_gap(PARTITION, 99) is None
 
 
 def test_a_partition_with_markers_is_no_longer_checked_after_some_of_them() -> None:
     starts = ConfirmedStarts()
     starts.seek(PARTITION, 0)
+    assert starts.find_skipped(PARTITION, 0) is None
     for position in (1, 3, 5):
-        assert starts.find_skipped(PARTITION, position) == position - 1
-        assert starts.find_skipped(PARTITION, position) is None
-    assert not starts
+        assert starts.find_gap(PARTITION, position) == position - 1
+        assert starts.find_gap(PARTITION, position) is None
+    assert not starts.is_watching()
 
 
 def test_a_partition_without_any_record_is_checked_until_it_has_one() -> None:
@@ -148,7 +150,6 @@ def test_a_partition_without_any_record_is_checked_until_it_has_one() -> None:
     starts = ConfirmedStarts(clock_s=lambda: now_s)
     starts.seek(PARTITION, 5)
     now_s = 100 * WATCH_S
-    assert starts
     assert starts.find_skipped(PARTITION, 8) == 5
 
 
@@ -157,7 +158,7 @@ def test_the_start_of_a_partition_that_was_revoked_is_forgotten() -> None:
     starts.seek(PARTITION, 5)
     starts.forget([PARTITION])
 
-    assert not starts
+    assert not starts.sought
     assert starts.find_skipped(PARTITION, 8) is None
 
 
