@@ -32,6 +32,7 @@ class ChunkedReader:
         plan = self._topic.plan(positions, self._tail)
         ends = {partition: min(plan.ends[partition], start + self._limit) for partition, start in plan.starts.items()}
         records = [record for records in self._topic.reader.read(ends, plan.starts) for record in records]
+        self._topic.confirm(plan)
         return RecordChunk(records, plan.advance(positions, ends), ends == plan.ends)
 
     def count_partitions(self) -> int:

@@ -104,4 +104,5 @@ class FeedbackReader:
                 break
         else:
             reached = plan.ends
+        self._topic.confirm(plan)
         return plan.advance(positions, reached), reached != plan.ends

@@ -2,7 +2,7 @@
 
 Positions are offsets by "topic/partition@id". Without the topic's id a new topic that is longer than the former one was
 read to would be read from the middle. Positions without an id are those of brokers that have none, and of checkpoints
-that an earlier version wrote: they hold for any topic of that name.
+that an earlier version wrote: they hold for any topic of that name. Where the id is not known, any position holds.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.admin_connection import AdminConnection
 from transport.log_reader import LogReader
@@ -18,21 +19,27 @@ from transport.topic_watcher import fetch_topic_states
 
 log = logging.getLogger(__name__)
 ID_MARK: Final = "@"  # no name of a topic contains it
+NO_ID: Final = "A="  # of old brokers: zero, in base64
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """Start and end offsets of the partitions that hold something after their position. `topic_id` None: unknown."""
+    """Start and end offsets of the partitions that hold something after their position.
+
+    `standing`: the offsets of all other partitions. `topic_id` None: unknown.
+    """
 
     starts: dict[TopicPartition, int]
     ends: dict[TopicPartition, int]
+    standing: dict[TopicPartition, int]
     topic_id: str | None = None
 
     def advance(self, positions: Mapping[str, int], reached: Mapping[TopicPartition, int]) -> dict[str, int]:
         """`positions` after these offsets were reached; those of a former topic are left out."""
-        names = set(map(str, reached))
+        offsets = {**self.starts, **self.standing, **reached}
+        names = set(map(str, offsets))
         kept = {key: offset for key, offset in positions.items() if locate(key) not in names}
-        return kept | to_positions(reached, self.topic_id)
+        return kept | to_positions(offsets, self.topic_id)
 
 
 class PlannedTopic:
@@ -51,7 +58,13 @@ class PlannedTopic:
     def fetch_id(self) -> str | None:
         """The topic's id; None where the broker has none, or the topic does not exist. Raises `Unavailable`."""
         states = fetch_topic_states(self._connection, [self.name], has_topic_ids=self._has_topic_ids)
-        return states[self.name].topic_id if self.name in states else None
+        topic_id = states[self.name].topic_id if self.name in states else None
+        return topic_id if topic_id and topic_id.strip(NO_ID) else None
+
+    def confirm(self, plan: ReadPlan) -> None:
+        """After a read: raise `Unavailable` if the topic was recreated in the meantime: what was read is of either."""
+        if (topic_id := self.fetch_id()) != plan.topic_id:
+            raise Unavailable(f"{self.name} should stay while it is read. Found it with the id {topic_id}.")
 
     def close(self) -> None:
         self.reader.close()
@@ -69,12 +82,14 @@ def plan_read(
     topic with another id, or no longer in the log, at its beginning.
     """
     replaced = list[str]()
-    starts, ends = dict[TopicPartition, int](), dict[TopicPartition, int]()
+    starts, ends, standing = (dict[TopicPartition, int]() for _ in range(3))
     former = {locate(key): offset for key, offset in positions.items()}
     for partition, (low, high) in offset_ranges.items():
         first = low if tail is None else max(low, high - tail)
         name = str(partition)
         start = positions.get(make_key(name, topic_id), positions.get(name))
+        if start is None and topic_id is None:
+            start = former.get(name)
         if start is None and name in former:
             replaced.append(f"{partition.log_text(former[name])} (of a topic with another id)")
             start = low
@@ -84,13 +99,15 @@ def plan_read(
         start = first if start is None else start
         if start < high:
             starts[partition], ends[partition] = start, high
+        else:
+            standing[partition] = start
     if replaced:
         log.warning(
             "Topics should hold what was not read yet. "
             "Found that they were recreated, or lost records; they are read from their beginning: %s.",
             ", ".join(replaced),
         )
-    return ReadPlan(starts, ends, topic_id)
+    return ReadPlan(starts, ends, standing, topic_id)
 
 
 def to_positions(offsets: Mapping[TopicPartition, int], topic_id: str | None = None) -> dict[str, int]:

@@ -21,7 +21,8 @@ def make_settings(broker: EmbeddedKafka | ApacheKafka) -> KafkaSettings:
 
 
 def without_ids(positions: Mapping[str, int]) -> dict[str, int]:
-    return {locate(key): offset for key, offset in positions.items()}
+    """The offsets of the partitions that hold something."""
+    return {locate(key): offset for key, offset in positions.items() if offset}
 
 
 def fill_topic(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
@@ -103,7 +104,9 @@ def test_a_time_maps_to_an_offset_of_each_partition_or_its_end(apache_kafka: Apa
         reader.close()
     # then
     assert [without_ids(positions) for positions in actual] == [
-        {f"{name}/0": a, f"{name}/1": b, f"{name}/2": 0, f"{name}/3": 0} for a, b in ((0, 0), (5, 5), (8, 5))
+        {},
+        {f"{name}/0": 5, f"{name}/1": 5},
+        {f"{name}/0": 8, f"{name}/1": 5},
     ]
     assert values == [b"new 0", b"new 1", b"new 2"]
 

@@ -40,3 +40,19 @@ def test_positions_of_a_former_topic_and_without_an_id_give_way_to_those_of_the_
 
     assert plan_read({partition: OffsetRange(0, 9)}, positions, topic_id="second").starts == {partition: 2}
     assert plan_read({partition: OffsetRange(0, 9)}, {"feedback/0": 7}, topic_id="second").starts == {partition: 7}
+
+
+def test_a_partition_without_new_records_gets_the_id_of_its_topic() -> None:
+    # given a position that an earlier version wrote, and a topic with nothing behind it
+    full, empty = TopicPartition("feedback", 0), TopicPartition("feedback", 1)
+    plan = plan_read({full: OffsetRange(0, 30), empty: OffsetRange(0, 0)}, {"feedback/0": 30}, topic_id="first")
+    # when
+    positions = plan.advance({"feedback/0": 30}, {})
+    # then
+    assert positions == {"feedback/0@first": 30, "feedback/1@first": 0}
+
+
+def test_where_the_id_is_not_known_any_position_holds() -> None:
+    partition = TopicPartition("feedback", 0)
+
+    assert plan_read({partition: OffsetRange(0, 40)}, {"feedback/0@first": 30}).starts == {partition: 30}
