@@ -17,6 +17,7 @@ from pathlib import Path
 from contract.errors import Unavailable
 
 POLL_S = 0.01
+OWNER_POLL_S = 0.5
 
 # A separate program between fork and exec, because Python code in the forked child could meet locks held by threads of
 # the parent. The parent may have ended before prctl, hence the check of getppid.
@@ -26,6 +27,26 @@ ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[2], sys.argv[2:])
 """
+
+
+def end_with(pid: int) -> None:
+    """End this process once the process `pid` has: of a pool whose owner was killed, Linux kills no process."""
+
+    def watch() -> None:
+        while is_running(pid):
+            time.sleep(OWNER_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="owner-watch", daemon=True).start()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class ChildProcess:

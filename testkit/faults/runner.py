@@ -5,6 +5,7 @@ process has its own Redis, since a fault affects the whole server.
 """
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from devservers.apache_kafka import create_topics
+from devservers.process import end_with
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import KafkaServer, RunEnvironment
 from testkit.faults.redis_faults import REDIS_FAULTS
@@ -105,7 +107,7 @@ class ScenarioPool:
     """Processes that play runs at the same time on one broker. `level`: minimum level of the workers' logs."""
 
     def __init__(self, *, kafka: KafkaServer, count: int, level: int) -> None:
-        self._count, self._init_args = count, (kafka.bootstrap, level)
+        self._count, self._init_args = count, (kafka.bootstrap, level, os.getpid())
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
 
@@ -135,8 +137,9 @@ class ProcessResources(NamedTuple):
 PROCESS_RESOURCES: list[ProcessResources] = []
 
 
-def start_resources(bootstrap: str, level: int) -> None:
-    """Initialise a process of the pool."""
+def start_resources(bootstrap: str, level: int, owner: int) -> None:
+    """Initialise a process of the pool, which ends with its owner."""
+    end_with(owner)
     for name in ("worker", __name__):
         logging.getLogger(name).setLevel(level)
     redis, folder = RedisServer().start(), tempfile.TemporaryDirectory(prefix="shopstream-state-")

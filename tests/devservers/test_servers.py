@@ -328,3 +328,20 @@ def test_jars_are_downloaded_once_and_a_failed_download_leaves_nothing(
     # and then the download is not repeated
     assert kafka_distribution.fetch_jars() == folder
     assert (tmp_path / "calls").read_text() == "fetched\n"
+
+
+def test_a_process_ends_with_the_one_that_owns_its_pool() -> None:
+    # given a process that an owner did not start
+    owner = subprocess.Popen(["sleep", "600"])
+    code = f"import time; from devservers.process import end_with; end_with({owner.pid}); time.sleep(600)"
+    owned = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        assert owned.poll() is None
+        # when
+        owner.kill()
+        owner.wait()
+        # then
+        assert owned.wait(60) == 1
+    finally:
+        owned.kill()
+        owned.wait()
