@@ -176,6 +176,13 @@ class ScoreWorker:
     def _open_pipeline(self) -> BatchPipeline:
         pipeline = self._worker.open_pipeline()
         pipeline.activate(*self._bundle_watcher.active)
+        heartbeat = pipeline.retry.on_wait
+
+        def report_and_heartbeat() -> None:
+            pipeline.publish_progress(self._progress)  # a wait may begin before the last batch was reported
+            heartbeat()
+
+        pipeline.retry.on_wait = report_and_heartbeat
         pipeline.consumer.subscribe(self._event_topics.names_of(self._lane.kinds), pipeline)
         return pipeline
 
