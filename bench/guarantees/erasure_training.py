@@ -25,6 +25,7 @@ from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from testkit.traffic.event_generator import TrafficRecord
 from training.data.parquet import read_table
+from training.feedback.read_plan import without_ids
 from training.online.rejected_updates import RejectedUpdateStore
 
 LEARNER_SETTINGS: Final = {  # the gate passes: with random weights its result would be random
@@ -114,7 +115,7 @@ class TrainingProcesses:
         version = current_version(self._bundles)
         assert version is not None
         positions: Mapping[str, int] = read_manifest(self._bundles, version).positions
-        positions = RejectedUpdateStore(self._bundles).resume_positions(version, positions)
+        positions = without_ids(RejectedUpdateStore(self._bundles).resume_positions(version, positions))
         return all(positions.get(f"{name}/{number}", 0) >= end for (name, number), end in ends.items())
 
     def _create_child(self, module: str, *arguments: str) -> ChildProcess:

@@ -122,3 +122,8 @@ def make_key(partition: str, topic_id: str | None) -> str:
 def locate(key: str) -> str:
     """The "topic/partition" of a key of positions."""
     return key.partition(ID_MARK)[0]
+
+
+def without_ids(positions: Mapping[str, int]) -> dict[str, int]:
+    """The offsets by "topic/partition"; of several topics of one name the last."""
+    return {locate(key): offset for key, offset in positions.items()}

@@ -24,6 +24,7 @@ from contract.bundle import read_manifest
 from contract.events.model import Label
 from contract.messages import read_decision, read_example, to_json
 from devservers.process import ChildProcess
+from training.feedback.read_plan import without_ids
 from transport.log_reader import TopicTailer
 from transport.records import Record
 
@@ -128,7 +129,7 @@ class LabelToServingRun:
     def _has_learned(self, version: str, orders: Sequence[str]) -> bool:
         """Whether a model has learned from the examples of all these orders."""
         positions_of_examples = [self._times.examples.get(order) for order in orders]
-        positions = read_manifest(self._environment.folder / "bundles", version).positions
+        positions = without_ids(read_manifest(self._environment.folder / "bundles", version).positions)
         topic = self._environment.topics.feedback
         return all(
             position is not None and positions.get(f"{topic}/{position[0]}", 0) > position[1]

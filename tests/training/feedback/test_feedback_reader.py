@@ -10,7 +10,7 @@ from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from tests.kafka import recreate_topic
 from training.feedback.feedback_reader import FeedbackReader
-from training.feedback.read_plan import locate
+from training.feedback.read_plan import without_ids
 
 FILLED_PARTITIONS = 2
 OLD_MS, NEW_MS = 1_700_000_000_000, 1_700_000_100_000
@@ -20,9 +20,9 @@ def make_settings(broker: EmbeddedKafka | ApacheKafka) -> KafkaSettings:
     return KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
 
 
-def without_ids(positions: Mapping[str, int]) -> dict[str, int]:
+def list_filled(positions: Mapping[str, int]) -> dict[str, int]:
     """The offsets of the partitions that hold something."""
-    return {locate(key): offset for key, offset in positions.items() if offset}
+    return {partition: offset for partition, offset in without_ids(positions).items() if offset}
 
 
 def fill_topic(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
@@ -50,7 +50,7 @@ def test_each_value_is_passed_to_the_handler_once(broker: EmbeddedKafka | Apache
     # then
     assert len(values) == len(set(values)) == 13
     assert positions == again
-    assert without_ids(again) == {f"{topic}/0": 8, f"{topic}/1": 5}
+    assert list_filled(again) == {f"{topic}/0": 8, f"{topic}/1": 5}
 
 
 def test_a_limit_cuts_the_read_and_the_next_one_returns_the_rest(
@@ -85,7 +85,7 @@ def test_a_position_that_the_topic_no_longer_holds_counts_as_its_beginning(
         reader.close()
     # then
     assert len(batch.values) == 8
-    assert without_ids(batch.positions) == {f"{topic}/0": 8, f"{topic}/1": 5}
+    assert list_filled(batch.positions) == {f"{topic}/0": 8, f"{topic}/1": 5}
 
 
 @pytest.mark.apache_kafka
@@ -103,7 +103,7 @@ def test_a_time_maps_to_an_offset_of_each_partition_or_its_end(apache_kafka: Apa
     finally:
         reader.close()
     # then
-    assert [without_ids(positions) for positions in actual] == [
+    assert [list_filled(positions) for positions in actual] == [
         {},
         {f"{name}/0": 5, f"{name}/1": 5},
         {f"{name}/0": 8, f"{name}/1": 5},
@@ -134,4 +134,4 @@ def test_a_recreated_topic_that_is_longer_is_read_from_its_beginning(
         reader.close()
     # then
     assert after.values == [b"new 0", b"new 1", b"new 2"]
-    assert without_ids(after.positions) == {f"{name}/0": 3}
+    assert list_filled(after.positions) == {f"{name}/0": 3}
