@@ -179,7 +179,8 @@ class ScoreWorker:
         heartbeat = pipeline.retry.on_wait
 
         def report_and_heartbeat() -> None:
-            pipeline.publish_progress(self._progress)  # a wait may begin before the last batch was reported
+            if pipeline.knows_positions():  # a wait may begin before the last batch was reported
+                pipeline.publish_progress(self._progress)
             heartbeat()
 
         pipeline.retry.on_wait = report_and_heartbeat

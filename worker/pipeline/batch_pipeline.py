@@ -113,6 +113,10 @@ class BatchPipeline:
         at_end = {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
         return self._offsets.committed | at_end, ends
 
+    def knows_positions(self) -> bool:
+        """Whether each partition is started; until it is, its position would be taken for 0."""
+        return self._offsets.committed.keys() >= self.consumer.assignment
+
     def publish_progress(self, progress: Progress) -> None:
         """Tell the threads that watch this one how far it is."""
         progress.publish(*self.progress(), self._offsets.folded.copy(), self.recoveries, self.consumer.missing)
