@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,6 +14,7 @@ from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka, make_admin_client
 from devservers.librdkafka import SILENT
+from testkit.environment.run_environment import KafkaServer
 from testkit.environment.steady_producer import SteadyProducer
 from tests.polling import POLL_S, wait_until
 from transport.log_reader import LogReader
@@ -141,10 +142,17 @@ class BlockingProducer:
         self.close()
 
 
-def recreate_topic(kafka: ApacheKafka, topic: str, partitions: int = 1) -> None:
-    """Delete a topic, wait until it is gone, and create it again."""
-    admin = make_admin_client(kafka.bootstrap)
-    for future in admin.delete_topics([topic], operation_timeout=30).values():
-        future.result()
-    wait_until(lambda: topic not in admin.list_topics(timeout=10).topics)
-    kafka.create_topics({topic: partitions})
+def recreate_topics(broker: KafkaServer, partitions: Mapping[str, int]) -> None:
+    """Delete these topics, wait until they are gone, and create them with these numbers of partitions."""
+    admin = make_admin_client(broker.bootstrap)
+    for deleted in admin.delete_topics(list(partitions), operation_timeout=30).values():
+        deleted.result()
+    wait_until(lambda: not partitions.keys() & admin.list_topics(timeout=20).topics.keys())
+    broker.create_topics(partitions)
+
+
+def make_settings(broker: KafkaServer, group_prefix: str = "shopstream") -> KafkaSettings:
+    """Settings of a client of this broker; the mock cluster has no topic ids."""
+    return KafkaSettings(
+        bootstrap_servers=broker.bootstrap, group_prefix=group_prefix, topic_ids=isinstance(broker, ApacheKafka)
+    )

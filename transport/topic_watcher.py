@@ -101,10 +101,16 @@ def fetch_topic_states(
             return {name: TopicState(None, len(metadata[name].partitions)) for name in names if name in metadata}
         futures: dict[str, Any] = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
         return {
-            name: TopicState(str(description.topic_id), len(description.partitions))
+            name: TopicState(read_topic_id(description), len(description.partitions))
             for name, future in futures.items()
             if (description := describe(future)) is not None
         }
+
+
+def read_topic_id(description: Any) -> str | None:
+    """The id of a described topic; None where the broker has none, which it says by zero, in base64."""
+    topic_id = str(description.topic_id)
+    return topic_id if topic_id.strip("A=") else None
 
 
 def describe(future: Any) -> Any:

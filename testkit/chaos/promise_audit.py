@@ -107,9 +107,8 @@ class PromiseAudit:
         self.collect()
         yield from self.find_behind()
         self._read_cached()
-        yield from self._ledger.find_lost()
+        yield from self.find_lost()
         yield from self._erasures.find_unconfirmed(self._scene.traffic.erasures.values())
-        yield from self._labels.find_unjoined(self._ledger.erased)
         yield from self._labels.find_unlabelled(labelled_before_ms, self._ledger.erased)
 
     def find_behind(self) -> Iterator[str]:

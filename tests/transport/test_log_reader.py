@@ -16,7 +16,7 @@ from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka, make_admin_client, unavailable_reason
 from tests.conftest import KafkaBroker
-from tests.kafka import BlockingProducer, recreate_topic
+from tests.kafka import BlockingProducer, recreate_topics
 from transport import topic_watcher
 from transport.client_errors import translate_errors
 from transport.log_consumer import fetch_offset_range
@@ -218,7 +218,7 @@ def test_a_recreated_topic_is_read_from_its_beginning(
     read_into(actual, tailer, 3)
     run_until(lambda: not has_topic_ids or tailer.topic_id(topic) is not None, lambda: tailer.poll(10, 20))
     # when
-    recreate_topic(apache_kafka, topic)
+    recreate_topics(apache_kafka, {topic: 1})
     expected = [b"%d" % n for n in range(records)]
     send(apache_kafka, topic, *expected)
     actual.clear()
@@ -260,7 +260,7 @@ def test_a_topic_is_read_that_was_recreated_after_its_leader_had_changed() -> No
         values: list[bytes | None] = []
         run_until(lambda: len(values) == 2, lambda: values.extend(r.value for r in tailer.poll(10, 20)))
         # when
-        recreate_topic(kafka, "erasures")
+        recreate_topics(kafka, {"erasures": 1})
         send(kafka, "erasures", b"third")
 
         def read_both() -> None:
@@ -280,7 +280,7 @@ def test_an_empty_recreated_topic_is_at_its_end(apache_kafka: ApacheKafka, topic
     read_into(actual, tailer, 1)
     run_until(lambda: tailer.topic_id(topic) is not None, lambda: tailer.poll(10, 20))
     # when
-    recreate_topic(apache_kafka, topic)
+    recreate_topics(apache_kafka, {topic: 1})
     restarted = set[str]()
 
     def poll() -> None:
@@ -343,7 +343,7 @@ def test_a_read_ends_soon_where_a_topic_was_recreated_with_fewer_partitions(
         TopicPartition(f"{topic_prefix}orders", 1),
     )
     apache_kafka.create_topics({topic: 2})
-    recreations = iter([lambda: recreate_topic(apache_kafka, topic)])
+    recreations = iter([lambda: recreate_topics(apache_kafka, {topic: 1})])
 
     def recreate_once() -> None:
         next(recreations, lambda: None)()

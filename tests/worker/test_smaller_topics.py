@@ -1,7 +1,7 @@
 """Whole workers and joiners over topics that are recreated with fewer partitions."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -10,11 +10,10 @@ import pytest
 
 from contract.messages import to_json
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka, make_admin_client
+from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
-from testkit.environment.run_environment import KafkaServer, RunEnvironment
-from tests.kafka import BlockingProducer, read_topics
-from tests.polling import wait_until
+from testkit.environment.run_environment import RunEnvironment
+from tests.kafka import BlockingProducer, read_topics, recreate_topics
 from tests.worker.events import make_click, make_search
 from tests.worker.joiner.test_shards import run_joiner, send_click, send_list
 from tests.worker.joiner.test_worker import TOPICS, JoinerTopics
@@ -25,15 +24,6 @@ from worker.records.lanes import LANES
 
 pytestmark = pytest.mark.apache_kafka
 JOINED: Final = TOPICS[:5]
-
-
-def recreate(broker: KafkaServer, partitions: Mapping[str, int]) -> None:
-    """Delete these topics, and create them with these numbers of partitions."""
-    admin = make_admin_client(broker.bootstrap)
-    for deleted in admin.delete_topics(list(partitions)).values():
-        deleted.result()
-    wait_until(lambda: not partitions.keys() & admin.list_topics(timeout=20).topics.keys())
-    broker.create_topics(partitions)
 
 
 def read_assigned(kafka: KafkaSettings, group: str, topics: Iterable[str]) -> set[TopicPartition]:
@@ -129,7 +119,7 @@ def test_workers_go_on_after_a_topic_is_recreated_with_fewer_partitions(lane: Br
         elif state == "frozen":
             worker.pause()
     # when a topic of theirs is recreated with fewer partitions
-    recreate(lane.environment.kafka, {lane.searches: 4})
+    recreate_topics(lane.environment.kafka, {lane.searches: 4})
     lane.search()
     if state == "killed":
         lane.start()
@@ -158,7 +148,7 @@ def test_joiners_go_on_after_their_topics_are_recreated_with_fewer_partitions(
         send_click(kafka, 0)
         first.wait_for(lambda: len(kafka.read_examples()) == 1)
         second.kill()
-        recreate(apache_kafka, names)
+        recreate_topics(apache_kafka, names)
         second.start()
         # when the new topics have rows and clicks
         for number in range(1, 4):

@@ -8,11 +8,8 @@ from contract.events.model import Erasure, clamp
 from contract.events.reading import READERS, EventReader
 from contract.profiles.erasures import Erasures
 from contract.settings.servers import KafkaSettings
-from training.feedback.read_plan import plan_read, to_positions
-from transport.admin_connection import AdminConnection
-from transport.log_reader import LogReader
+from training.feedback.read_plan import PlannedTopic
 from transport.records import Record, TopicPartition
-from transport.topic_watcher import TopicState, fetch_topic_states
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +21,7 @@ class ErasureTopic:
         self._event_reader = reader
         self.erasures = Erasures()
         self.offsets: Mapping[TopicPartition, int] = {}
-        self._reader = LogReader(kafka=kafka, skips_gaps=True)
-        self._connection, self._has_topic_ids = AdminConnection(kafka=kafka), kafka.topic_ids
-        self._topic = topic
-        self._state: TopicState | None = None
+        self._topic, self._positions = PlannedTopic(kafka=kafka, topic=topic), dict[str, int]()
 
     def poll(self) -> bool:
         """Read up to the present end; whether an erasure was added. Raises `Unavailable`.
@@ -35,28 +29,20 @@ class ErasureTopic:
         A topic that does not exist has no erasures. One that was deleted and recreated is read from its beginning, and
         adds to those known.
         """
-        self._restart_if_recreated()
-        offset_ranges = self._reader.fetch_offset_ranges([self._topic])
-        plan = plan_read(offset_ranges, to_positions(self.offsets))
+        plan = self._topic.plan(self._positions)
         added = [
             self.erasures.add(erasure)
-            for records in self._reader.read(plan.ends, plan.starts)
+            for records in self._topic.reader.read(plan.ends, plan.starts)
             for record in records
             if (erasure := decode_erasure(record, self._event_reader))
         ]
-        self.offsets = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
+        self._topic.confirm(plan)
+        self._positions = plan.advance(self._positions, plan.ends)
+        self.offsets = plan.standing | plan.ends
         return any(added)
 
     def close(self) -> None:
-        self._reader.close()
-
-    def _restart_if_recreated(self) -> None:
-        states = fetch_topic_states(self._connection, [self._topic], has_topic_ids=self._has_topic_ids)
-        state = states.get(self._topic)
-        if state and self._state and state.topic_id != self._state.topic_id:
-            log.warning("%s was deleted and recreated: it is read from its beginning again.", self._topic)
-            self.offsets = {}
-        self._state = state or self._state
+        self._topic.close()
 
 
 def decode_erasure(record: Record, reader: EventReader) -> Erasure | None:

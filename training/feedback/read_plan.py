@@ -19,7 +19,6 @@ from transport.topic_watcher import fetch_topic_states
 
 log = logging.getLogger(__name__)
 ID_MARK: Final = "@"  # no name of a topic contains it
-NO_ID: Final = "A="  # of old brokers: zero, in base64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ class PlannedTopic:
     def fetch_id(self) -> str | None:
         """The topic's id; None where the broker has none, or the topic does not exist. Raises `Unavailable`."""
         states = fetch_topic_states(self._connection, [self.name], has_topic_ids=self._has_topic_ids)
-        topic_id = states[self.name].topic_id if self.name in states else None
-        return topic_id if topic_id and topic_id.strip(NO_ID) else None
+        return states[self.name].topic_id if self.name in states else None
 
     def confirm(self, plan: ReadPlan) -> None:
         """After a read: raise `Unavailable` if the topic was recreated in the meantime: what was read is of either."""

@@ -14,7 +14,8 @@ from contract.history.format import KIND_ORDER, HistoricEvent, decode_line
 from contract.mapping.topic_map import TopicMap
 from contract.settings.intake import IntakeSettings
 from contract.tasks import Task
-from training.history.inputs import Document, InputFile, UnclearRow
+from training.history.documents import Document, UnclearRow
+from training.history.inputs import InputFile
 
 RANKS: Final = {kind: rank for rank, kind in enumerate(KIND_ORDER)}
 NO_KAFKA_TIME: Final = -1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeAlias, cast
+from typing import Any, BinaryIO, Final, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from contract.errors import BadConfig, BadData
 from contract.events.model import KINDS
 from contract.events.values import DamagedText
+from training.history.documents import Document, UnclearRow, group_rows
 from training.history.report import TO_UTF8
 
 PARQUET_ROWS: Final = 10_000  # read at a time
@@ -31,7 +32,6 @@ ROW_SUFFIXES: Final = (".csv", ".tsv", ".parquet")
 PACKED: Final = ".gz"
 SEPARATORS: Final = ",;\t|"
 CELL_CHARS_MAX: Final = 16 * 1024 * 1024
-GROUP_ROWS_MAX: Final = 10_000  # five times the lines of the largest order
 # How a file begins that is not in UTF-8; those of UTF-32 begin like one of UTF-16.
 ENCODINGS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -40,17 +40,6 @@ ENCODINGS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 UNREADABLE_TIME: Final = "a time that no calendar has"
-
-
-@dataclass(frozen=True, slots=True)
-class UnclearRow:
-    """A row with more cells than names: a value has a separator in it, so that it is not known which cell is whose."""
-
-    cells: int
-    names: int
-
-
-Document: TypeAlias = bytes | dict[str, Any] | UnclearRow  # of a line the bytes of JSON, of a row its cells by column
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +62,12 @@ class InputFile:
     @property
     def size(self) -> int:
         return self.path.stat().st_size
+
+    def group(self, rows: Iterator[Document]) -> Iterator[Document]:
+        """The rows as documents: as they are, or those that belong together as one; raises `BadData`."""
+        if not self.group_by:
+            return rows
+        return group_rows(rows, self.group_by, "rows" if self.map else "lines", self.path)
 
 
 def parse_inputs(words: Sequence[str], maps: Collection[str] = ()) -> list[InputFile]:
@@ -122,67 +117,15 @@ def read_documents(file: InputFile) -> Iterator[Document]:
     try:
         match suffix:
             case ".csv" | ".tsv":
-                yield from group_rows(read_csv(file.path, file.group_by), file)
+                yield from file.group(read_csv(file.path, file.group_by))
             case ".parquet":
-                yield from group_rows(read_parquet(file.path, file.group_by), file)
+                yield from file.group(read_parquet(file.path, file.group_by))
             case _:
                 yield from read_lines(file.path)
     except (OSError, EOFError, UnicodeError, zlib.error, csv.Error, pa.ArrowException) as error:
         if isinstance(error, UnicodeError) and (place := find_other_bytes(file.path)):
             raise BadData(f"{file.path} should be UTF-8. Found {place}: convert it by {TO_UTF8}.") from error
         raise BadData(f"{file.path} should be a readable {suffix} file. Found: {error}") from error
-
-
-def group_rows(rows: Iterator[Document], file: InputFile) -> Iterator[Document]:
-    """One document for consecutive rows that share a value in `group_by`, as they are if there is none.
-
-    It has the first value of each column, and the rows in `rows`, or in `lines` where no map reads it. A row without
-    the value, or with more cells than names, is a document of its own; where the latter stands within a group, all of
-    the group is unclear, since a part of an order would count as the order. Raises `BadData` for a group without an
-    end.
-    """
-    if not file.group_by:
-        yield from rows
-        return
-    name = "rows" if file.map else "lines"
-    group, unclear = list[dict[str, Any]](), list[UnclearRow]()  # unclear: after the last row of the group
-    interruption: UnclearRow | None = None
-    for row in rows:
-        if not row:
-            continue  # an empty line
-        if isinstance(row, UnclearRow):
-            unclear.append(row)
-            continue
-        value = cast(dict[str, Any], row).get(file.group_by)
-        if group and value == group[0][file.group_by]:
-            interruption = interruption or next(iter(unclear), None)
-        else:
-            yield from end_group(group, name, interruption)
-            yield from unclear
-            group, interruption = [], None
-        unclear.clear()
-        if value is None:
-            yield row
-            continue
-        group.append(cast(dict[str, Any], row))
-        if len(group) > GROUP_ROWS_MAX:
-            raise BadData(
-                f"{file.path} should have at most {GROUP_ROWS_MAX} consecutive rows with one value of "
-                f"{file.group_by}. Found more with {value!r}."
-            )
-    yield from end_group(group, name, interruption)
-    yield from unclear
-
-
-def end_group(rows: list[dict[str, Any]], name: str, interruption: UnclearRow | None) -> Iterator[Document]:
-    """The document of a group, if it has rows: what interrupts it in place of an interrupted one."""
-    if rows:
-        yield interruption or join_rows(rows, name)
-
-
-def join_rows(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    joined = {column: value for row in reversed(rows) for column, value in row.items()}
-    return {**joined, name: rows}
 
 
 def find_other_bytes(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Partitions of a member that its client does not fetch for now: some that the caller chose, all during a wait.
+"""Partitions of a member that its client does not fetch for now.
 
-And those that are assigned and whose start is not known yet. Before, these were assigned at the end of their logs, for
-which the client asks the broker. It asked again half a second after the start was sought, and went on at the end: a
-chaos run lost the orders of that time.
+Those that the caller chose, all during a wait, and those that are assigned and whose start is not known yet. The latter
+were once assigned at the end of their logs, for which a client asks the broker. The client asked again half a second
+after the start was sought, and went on at the end: a chaos run lost the orders of that time.
 """
 
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from worker.group.member import GroupMember
 
 
 class PartitionPauses:
-    """Knows why a partition is paused, so that it is resumed only where neither reason is left."""
+    """Knows why a partition is paused, so that it is resumed only where no reason is left."""
 
     def __init__(self, member: GroupMember) -> None:
         self._member = member
         self._by_caller: set[TopicPartition] = set()
         self._by_wait: set[TopicPartition] = set()  # while the worker waits for a server
-        self.unstarted: set[TopicPartition] = set()
+        self.unstarted: set[TopicPartition] = set()  # assigned, and not sought yet
 
     def pause_only(self, partitions: Iterable[TopicPartition]) -> None:
         """Pause exactly these partitions of the assignment for the caller."""

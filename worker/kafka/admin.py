@@ -12,6 +12,7 @@ from contract.settings.servers import KafkaSettings, TopicSettings
 from transport.admin_connection import AdminConnection
 from transport.group_offsets import fetch_commits
 from transport.records import TopicPartition
+from transport.topic_watcher import read_topic_id
 
 TIMEOUT_S: Final = 10.0
 CREATE_TIMEOUT_S: Final = 30.0
@@ -144,7 +145,7 @@ class KafkaAdmin:
             topic: TopicSetup(
                 len(description.partitions),
                 len(description.partitions[0].replicas) if description.partitions else 0,
-                str(description.topic_id).strip("A="),  # an absent id is zero, in base64
+                read_topic_id(description) or "",
                 configs[topic],
             )
             for topic, description in descriptions.items()

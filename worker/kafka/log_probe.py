@@ -15,6 +15,7 @@ from transport.admin_connection import AdminConnection
 from transport.log_consumer import LogConsumer
 from transport.log_ends import DENIED, TRANSIENT, UNSUPPORTED, fetch_log_ends
 from transport.records import TopicPartition
+from transport.topic_watcher import read_topic_id
 from worker.group.member_assignment import decode_assignment
 
 TIMEOUT_S: Final = 5.0
@@ -139,7 +140,7 @@ class TopicDescription(NamedTuple):
     """What the user may do with a topic: nothing if it may not see it, None if that is not known. And its id."""
 
     operations: set[str] | None
-    topic_id: str = ""
+    topic_id: str | None = None
 
 
 def wait_for_description(reply: Any) -> TopicDescription:
@@ -152,5 +153,4 @@ def wait_for_description(reply: Any) -> TopicDescription:
             return TopicDescription(None)
         raise
     operations = {operation.name for operation in description.authorized_operations or ()}
-    # An absent id is zero, in base64.
-    return TopicDescription(operations or None, str(description.topic_id).strip("A="))
+    return TopicDescription(operations or None, read_topic_id(description))

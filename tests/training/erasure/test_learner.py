@@ -15,7 +15,7 @@ from contract.settings.servers import KafkaSettings, TopicSettings
 from devservers.apache_kafka import ApacheKafka
 from model.checkpoint import write_checkpoint
 from tests.conftest import KafkaBroker
-from tests.kafka import BlockingProducer, open_consumer, recreate_topic
+from tests.kafka import BlockingProducer, make_settings, open_consumer, recreate_topics
 from tests.model.small import TASKS
 from tests.training.counting_learner import export_without_graphs
 from tests.training.erasure.test_checkpoints import ALL_MS, is_free, make_checkpoint
@@ -37,9 +37,7 @@ def settings(broker: KafkaBroker, topic_prefix: str) -> Settings:
     """A shop with four partitions of each topic."""
     topics = TopicSettings(erasures=f"{topic_prefix}erasures", feedback=f"{topic_prefix}feedback")
     broker.create_topics({topics.erasures: 4, topics.feedback: 4})
-    kafka = KafkaSettings(
-        bootstrap_servers=broker.bootstrap, group_prefix=topic_prefix, topic_ids=isinstance(broker, ApacheKafka)
-    )
+    kafka = make_settings(broker, topic_prefix)
     return Settings(tasks=TASKS).model_copy(update={"kafka": kafka, "topics": topics})
 
 
@@ -158,7 +156,7 @@ def test_a_topic_that_is_created_later_is_read_from_its_beginning(
     broker: KafkaBroker, producer: BlockingProducer, topic_prefix: str
 ) -> None:
     name = f"{topic_prefix}late"
-    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
+    kafka = make_settings(broker)
     with closing(ErasureTopic(kafka=kafka, topic=name)) as topic:
         assert not topic.poll()
         broker.create_topics({name: 4})
@@ -185,7 +183,7 @@ def test_a_recreated_topic_is_read_from_its_beginning_and_adds_to_what_is_known(
         producer.send(name, [("u1", to_json(Erasure(event_id="e1", user_id="u1", ts_ms=5)))])
         topic.poll()
         # when it is recreated, and has more erasures than before
-        recreate_topic(apache_kafka, name)
+        recreate_topics(apache_kafka, {name: 1})
         for user in ("u2", "u3"):
             producer.send(name, [(user, to_json(Erasure(event_id=user, user_id=user, ts_ms=5)))])
         topic.poll()

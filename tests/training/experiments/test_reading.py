@@ -6,10 +6,11 @@ from confluent_kafka import Producer
 from contract.events.model import Erasure
 from contract.messages import Example, ScoredRow, to_json, to_msgpack
 from contract.settings.reading import Settings
-from contract.settings.servers import KafkaSettings, TopicSettings
+from contract.settings.servers import TopicSettings
 from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
+from tests.kafka import make_settings
 from tests.training.experiments.test_comparison import FIRST_MS, NAME, make_order
 from tests.worker.events import make_product
 from training.experiments.outcomes import sum_by_user
@@ -24,7 +25,7 @@ def settings(broker: EmbeddedKafka | ApacheKafka, topic_prefix: str) -> Settings
     """The settings of a broker with empty topics."""
     topics = TopicSettings(prefix=topic_prefix)
     broker.create_topics({topics.topic_name(kind): 4 for kind in KINDS})
-    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
+    kafka = make_settings(broker)
     return Settings().model_copy(update={"kafka": kafka, "topics": topics})
 
 

@@ -8,16 +8,12 @@ from confluent_kafka import Producer
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
-from tests.kafka import recreate_topic
+from tests.kafka import make_settings, recreate_topics
 from training.feedback.feedback_reader import FeedbackReader
 from training.feedback.read_plan import without_ids
 
 FILLED_PARTITIONS = 2
 OLD_MS, NEW_MS = 1_700_000_000_000, 1_700_000_100_000
-
-
-def make_settings(broker: EmbeddedKafka | ApacheKafka) -> KafkaSettings:
-    return KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
 
 
 def list_filled(positions: Mapping[str, int]) -> dict[str, int]:
@@ -125,7 +121,7 @@ def test_a_recreated_topic_that_is_longer_is_read_from_its_beginning(
     try:
         before = reader.read({})
         # when
-        recreate_topic(apache_kafka, name)
+        recreate_topics(apache_kafka, {name: 1})
         for n in range(3):
             producer.produce(name, f"new {n}".encode())
         producer.flush()

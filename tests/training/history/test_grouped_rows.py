@@ -9,7 +9,7 @@ from contract.events.model import Event, Order
 from contract.mapping.topic_map import TopicMap
 from contract.settings.intake import IntakeSettings
 from contract.settings.mapping import read_maps
-from training.history import inputs
+from training.history import documents
 from training.history.decoding import DocumentDecoder
 from training.history.inputs import parse_inputs, read_documents
 
@@ -118,7 +118,7 @@ def test_a_column_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_a_column_with_one_value_throughout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "GROUP_ROWS_MAX", 3)
+    monkeypatch.setattr(documents, "GROUP_ROWS_MAX", 3)
     path = tmp_path / "orders.csv"
     path.write_text("shop,sku\n" + "acme,a\n" * 4)
 

@@ -15,12 +15,11 @@ from contract.errors import Unavailable
 from contract.messages import Example, ScoredRow, to_msgpack
 from contract.settings.monitor import MonitorConfig
 from contract.settings.reading import Settings
-from contract.settings.servers import KafkaSettings
 from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from model.checkpoint import checkpoint_path
-from tests.kafka import BlockingProducer
+from tests.kafka import BlockingProducer, make_settings
 from tests.model.small import FEATURES, TASKS, make_network
 from tests.training.served_rows import (
     FEEDBACK,
@@ -319,7 +318,7 @@ def produce_values(broker: EmbeddedKafka | ApacheKafka, topic: str, values: list
 def test_a_kafka_topic_is_read_in_chunks(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     values = [f"{n}".encode() for n in range(4_500)]
     produce_values(broker, topic, values)
-    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
+    kafka = make_settings(broker)
     feed = ChunkedReader(kafka=kafka, topic=topic, limit=2_000)
     latest = ChunkedReader(kafka=kafka, topic=topic, limit=2_000, tail=100)
     try:

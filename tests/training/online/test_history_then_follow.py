@@ -7,11 +7,10 @@ import pytest
 
 from contract.messages import Example, to_msgpack
 from contract.settings.reading import Settings
-from contract.settings.servers import KafkaSettings, TopicSettings
-from devservers.apache_kafka import ApacheKafka
+from contract.settings.servers import TopicSettings
 from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
 from tests.conftest import KafkaBroker
-from tests.kafka import BlockingProducer
+from tests.kafka import BlockingProducer, make_settings
 from tests.model.small import CLASSES, FEATURES, SHAPE, TASKS
 from tests.training.counting_learner import export_without_graphs
 from tests.training.examples import PLAN, make_rows, postpone
@@ -31,9 +30,7 @@ CONFIG = PLAN.model_copy(update={"margin": 9.0, "jump": 99.0, "epochs": 2})
 def settings(broker: KafkaBroker, topic_prefix: str) -> Settings:
     topics = TopicSettings(erasures=f"{topic_prefix}erasures", feedback=f"{topic_prefix}feedback")
     broker.create_topics({topics.erasures: 4, topics.feedback: 4})
-    kafka = KafkaSettings(
-        bootstrap_servers=broker.bootstrap, group_prefix=topic_prefix, topic_ids=isinstance(broker, ApacheKafka)
-    )
+    kafka = make_settings(broker, topic_prefix)
     return Settings(tasks=TASKS).model_copy(update={"kafka": kafka, "topics": topics, "training": CONFIG})
 
 

@@ -13,13 +13,12 @@ from contract.errors import BadData
 from contract.features.packing import PackedBlock
 from contract.messages import Example, to_msgpack
 from contract.settings.reading import Settings
-from contract.settings.servers import KafkaSettings
 from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from export.exporter import export
 from model.checkpoint import Checkpoint, hash_weights, make_metadata, write_checkpoint
-from tests.kafka import BlockingProducer
+from tests.kafka import BlockingProducer, make_settings
 from tests.model.small import FEATURES, SHAPE, TASKS, make_network
 from tests.training.examples import PLAN, make_examples, make_rows
 from training.commands.follow import EXIT_REJECTED, learn_once, learn_with_retry
@@ -260,10 +259,6 @@ def test_a_learner_without_a_serving_model_tries_again_later(tmp_path: Path, cap
     learn_with_retry(FixedFeed(FeedbackBatch([], {})), tmp_path, SETTINGS, PLAN)
 
     assert "Trying again in 30 s" in caplog.text
-
-
-def make_settings(broker: EmbeddedKafka | ApacheKafka) -> KafkaSettings:
-    return KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
 
 
 def produce_rows(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Example]) -> None:

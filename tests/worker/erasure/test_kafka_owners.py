@@ -10,9 +10,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from contract.mapping.event_topics import EventTopics
 from contract.messages import to_json
 from contract.settings.servers import KafkaSettings, TopicSettings
-from devservers.apache_kafka import ApacheKafka
 from devservers.librdkafka import SILENT
 from tests.conftest import KafkaBroker
+from tests.kafka import make_settings
 from transport.group_offsets import commit_offsets
 from transport.records import TopicPartition
 from worker.erasure.kafka_owners import (
@@ -32,9 +32,7 @@ ERASED: Final = ErasedOffsets("an-id", {"0": 7, "2": 1})
 
 @pytest.fixture
 def kafka(broker: KafkaBroker, topic_prefix: str) -> KafkaSettings:
-    return KafkaSettings(
-        bootstrap_servers=broker.bootstrap, group_prefix=topic_prefix, topic_ids=isinstance(broker, ApacheKafka)
-    )
+    return make_settings(broker, topic_prefix)
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from contract.events.model import Erasure
 from contract.messages import to_json
 from devservers.apache_kafka import make_admin_client
 from testkit.metrics import read_metric
-from tests.kafka import BlockingProducer
-from tests.polling import wait_until
+from tests.kafka import BlockingProducer, recreate_topics
 from tests.worker.environment import PARTITIONS, WorkerEnvironment
 from tests.worker.erasure.test_executor import (
     count_confirmations,
@@ -43,11 +42,7 @@ def send_to(environment: WorkerEnvironment, user: str, partition: int, name: str
 
 
 def recreate_erasures(environment: WorkerEnvironment) -> None:
-    admin, topic = make_admin_client(environment.broker.bootstrap), environment.topics.erasures
-    for future in admin.delete_topics([topic], operation_timeout=30).values():
-        future.result()
-    wait_until(lambda: topic not in admin.list_topics(timeout=10).topics)
-    environment.broker.create_topics({topic: PARTITIONS})
+    recreate_topics(environment.broker, {environment.topics.erasures: PARTITIONS})
 
 
 def test_an_erasure_in_an_added_partition_is_executed_and_confirmed(environment: WorkerEnvironment) -> None:

@@ -15,6 +15,7 @@ from contract.profiles.store import MergedOffsets
 from devservers.redis_server import RedisServer
 from testkit.metrics import read_metric
 from tests.conftest import KafkaBroker
+from tests.kafka import recreate_topics
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerKilled, wait_until
 from transport.records import Record, TopicPartition
@@ -180,13 +181,19 @@ def test_records_of_a_partition_that_left_while_another_started_are_left_to_its_
     assert stage.find_differences("orders") == []
 
 
+def test_positions_are_known_once_every_partition_is_started(apache_stage: WorkerEnvironment, seed: int) -> None:
+    stage = apache_stage
+    stage.send_orders(seed, 20)
+    ends = stage.end_offsets("orders")
+    with InProcessWorker(stage) as worker:
+        worker.process_all(ends)
+        assert worker.pipeline.knows_positions()
+        worker.offsets.drop_partitions([min(ends)])  # as a recovery does before it asks the servers
+        assert not worker.pipeline.knows_positions()
+
+
 def recreate_topic(stage: WorkerEnvironment, kind: str) -> None:
-    topic = stage.topics.topic_name(kind)
-    admin = AdminClient({"bootstrap.servers": stage.broker.bootstrap, "log_level": 0})
-    for deleted in admin.delete_topics([topic]).values():
-        deleted.result()
-    wait_until(lambda: topic not in admin.list_topics(timeout=10).topics)
-    stage.broker.create_topics({topic: 4})
+    recreate_topics(stage.broker, {stage.topics.topic_name(kind): 4})
 
 
 @pytest.mark.parametrize(("worker_state", "count"), [("stopped", 20), ("running", 20), ("running", 120)])

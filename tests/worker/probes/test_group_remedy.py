@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
-from tests.kafka import BlockingProducer, recreate_topic
+from tests.kafka import BlockingProducer, recreate_topics
 from tests.polling import wait_until
 from transport.records import TopicPartition
 from worker.group.consumer import GroupConsumer
@@ -203,7 +203,7 @@ def test_a_topic_is_read_that_was_recreated_after_its_leader_had_changed(
             wait_until(lambda: len(member.step()) == 3)
             wait_until(lambda: member.step() and member.watchdog.find_unready() is None)
             # when
-            recreate_topic(kafka, "orders")
+            recreate_topics(kafka, {"orders": 1})
             producer.send("orders", [(None, b"new")])
             member.positions.clear()  # as recovery does, by the id of the topic
             # then
