@@ -25,8 +25,8 @@ from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from testkit.traffic.event_generator import TrafficRecord
 from training.data.parquet import read_table
-from training.feedback.read_plan import without_ids
 from training.online.rejected_updates import RejectedUpdateStore
+from transport.positions import without_ids
 
 LEARNER_SETTINGS: Final = {  # the gate passes: with random weights its result would be random
     "SHOPSTREAM_TRAINING__PAUSE_S": "1",

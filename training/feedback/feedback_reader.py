@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.servers import KafkaSettings
-from training.feedback.read_plan import PlannedTopic, to_positions
+from training.feedback.read_plan import PlannedTopic
+from transport.positions import to_positions
 from transport.records import Record
 
 RecordHandler = Callable[[Record], None]

@@ -1,24 +1,22 @@
 """What to read of a topic from given positions to its present end, also after it was deleted and recreated.
 
-Positions are offsets by "topic/partition@id". Without the topic's id a new topic that is longer than the former one was
-read to would be read from the middle. Positions without an id are those of brokers that have none, and of checkpoints
-that an earlier version wrote: they hold for any topic of that name. Where the id is not known, any position holds.
+Without the topic's id a new topic that is longer than the former one was read to would be read from the middle. Where
+the id is not known, any position holds.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.admin_connection import AdminConnection
 from transport.log_reader import LogReader
+from transport.positions import find_offset, locate, to_positions, without_ids
 from transport.records import OffsetRange, TopicPartition
 from transport.topic_watcher import fetch_topic_states
 
 log = logging.getLogger(__name__)
-ID_MARK: Final = "@"  # no name of a topic contains it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +79,11 @@ def plan_read(
     """
     replaced = list[str]()
     starts, ends, standing = (dict[TopicPartition, int]() for _ in range(3))
-    former = {locate(key): offset for key, offset in positions.items()}
+    former = without_ids(positions)
     for partition, (low, high) in offset_ranges.items():
         first = low if tail is None else max(low, high - tail)
         name = str(partition)
-        start = positions.get(make_key(name, topic_id), positions.get(name))
-        if start is None and topic_id is None:
-            start = former.get(name)
+        start = find_offset(positions, partition, topic_id)
         if start is None and name in former:
             replaced.append(f"{partition.log_text(former[name])} (of a topic with another id)")
             start = low
@@ -106,22 +102,3 @@ def plan_read(
             ", ".join(replaced),
         )
     return ReadPlan(starts, ends, standing, topic_id)
-
-
-def to_positions(offsets: Mapping[TopicPartition, int], topic_id: str | None = None) -> dict[str, int]:
-    """Offsets as checkpoints hold them."""
-    return {make_key(str(partition), topic_id): offset for partition, offset in offsets.items()}
-
-
-def make_key(partition: str, topic_id: str | None) -> str:
-    return f"{partition}{ID_MARK}{topic_id}" if topic_id else partition
-
-
-def locate(key: str) -> str:
-    """The "topic/partition" of a key of positions."""
-    return key.partition(ID_MARK)[0]
-
-
-def without_ids(positions: Mapping[str, int]) -> dict[str, int]:
-    """The offsets by "topic/partition"; of several topics of one name the last."""
-    return {locate(key): offset for key, offset in positions.items()}

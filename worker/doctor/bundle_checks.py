@@ -11,7 +11,6 @@ from contract.graphs import DECIDE, GRAPHS, RECOMMEND
 from contract.object_folder import open_folder
 from contract.settings.reading import Settings
 from contract.settings.tasks import takes_thresholds
-from transport.records import TopicPartition
 from worker.doctor.finding import Finding, Severity, approve
 
 LANE_GRAPHS: Final = {"orders": DECIDE, "browsing": RECOMMEND}  # without which a lane's answers are degraded
@@ -55,19 +54,14 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
         yield approve(f"bundle {version}", f"{len(bundle.manifest.features)} features as declared; tasks {tasks}.")
 
 
-def read_learned(settings: Settings) -> dict[TopicPartition, int] | None:
-    """How far the serving bundle's learner has read the feedback topic; None without a bundle that can be read."""
+def read_learned(settings: Settings) -> dict[str, int] | None:
+    """How far the serving bundle's learner has read, by "topic/partition@id"; None without a readable bundle."""
     try:
         folder = open_folder(settings.bundle_store) if settings.bundle_store else settings.bundles.absolute()
         version = current_version(folder) if folder.is_dir() else None
-        positions = read_bundle(folder, version).manifest.positions if version else None
+        return read_bundle(folder, version).manifest.positions if version else None
     except (BadBundle, BadConfig, OSError):
         return None  # `check_bundle` says why
-    if positions is None:
-        return None
-    places = ((place.rpartition("/"), offset) for place, offset in positions.items())
-    topic = settings.topics.feedback
-    return {TopicPartition(topic, int(number)): offset for (name, _, number), offset in places if name == topic}
 
 
 def find_missing_graphs(bundle: Bundle) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from contract.errors import Unavailable
 from contract.settings.reading import Settings
+from transport.positions import find_offset
 from transport.records import TopicPartition
 from worker.doctor.broker_checks import check_addresses, check_limits
 from worker.doctor.bundle_checks import read_learned
@@ -99,10 +100,14 @@ class KafkaExamination:
 
     def _check_learner(self, now_ms: int) -> Iterator[Finding]:
         """How far the serving bundle, which holds what its learner has read, lags behind the feedback topic."""
-        positions, ends = read_learned(self._settings), self._fetch_ends([self._settings.topics.feedback])
+        topic = self._settings.topics.feedback
+        positions, ends = read_learned(self._settings), self._fetch_ends([topic])
         if positions is not None and any(ends.values()):
-            ages_s = self._fetch_ages(positions, ends, now_ms)
-            yield from check_lag(find_reader(LEARNER), LEARNER, positions, ends, ages_s, LEARNER_LAG_S_MAX)
+            topic_id = self._admin.fetch_topic_ids([topic]).get(topic)
+            offsets = {partition: find_offset(positions, partition, topic_id) for partition in ends}
+            learned = {partition: offset for partition, offset in offsets.items() if offset is not None}
+            ages_s = self._fetch_ages(learned, ends, now_ms)
+            yield from check_lag(find_reader(LEARNER), LEARNER, learned, ends, ages_s, LEARNER_LAG_S_MAX)
 
     def _fetch_ages(
         self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], now_ms: int

@@ -24,8 +24,8 @@ from contract.bundle import read_manifest
 from contract.events.model import Label
 from contract.messages import read_decision, read_example, to_json
 from devservers.process import ChildProcess
-from training.feedback.read_plan import without_ids
 from transport.log_reader import TopicTailer
+from transport.positions import without_ids
 from transport.records import Record
 
 RATE: Final = 20.0  # orders per second

@@ -233,7 +233,7 @@ def test_the_command_reads_both_logs_and_reports_differences(
     plain = Settings().topics
     names = {kind: topic_prefix + name for kind, name in plain.names_by_kind().items()}
     embedded_kafka.create_topics(dict.fromkeys(names.values(), 4))
-    kafka = {"bootstrap_servers": embedded_kafka.bootstrap}
+    kafka = {"bootstrap_servers": embedded_kafka.bootstrap, "topic_ids": False}
     settings = Settings.model_validate({"topics": names, "kafka": kafka})
     rows = [replace(row, topic=names["orders"]) for row in one_partition.rows]
     erasure = Erasure(event_id="x", ts_ms=NOW_MS, user_id="u0")

@@ -10,7 +10,7 @@ from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from tests.kafka import make_settings, recreate_topics
 from training.feedback.feedback_reader import FeedbackReader
-from training.feedback.read_plan import without_ids
+from transport.positions import without_ids
 
 FILLED_PARTITIONS = 2
 OLD_MS, NEW_MS = 1_700_000_000_000, 1_700_000_100_000

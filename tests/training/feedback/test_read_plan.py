@@ -2,7 +2,8 @@
 
 import pytest
 
-from training.feedback.read_plan import plan_read, to_positions
+from training.feedback.read_plan import plan_read
+from transport.positions import to_positions
 from transport.records import OffsetRange, TopicPartition
 
 

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from contract.bundle import publish
 from contract.settings.servers import RegistrySettings
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
+from testkit.environment.tiny_bundle import make_manifest, tiny_files
+from tests.kafka import BlockingProducer
 from worker.doctor.examination import check_registry
 from worker.doctor.finding import Severity
 from worker.doctor.redis_checks import check_info, check_memory
+from worker.kafka.admin import KafkaAdmin
 from worker.kafka.topic_owner import TopicOwnership
 
 pytestmark = pytest.mark.apache_kafka
@@ -87,6 +92,34 @@ def test_products_that_expire_are_found(environment: RunEnvironment) -> None:
     assert done.returncode == 1
     assert "cleanup.policy=delete with retention.ms=60000" in done.stdout
     assert f"--entity-name {environment.topics.products} --add-config cleanup.policy=compact" in done.stdout
+
+
+def test_how_far_the_learner_of_the_serving_bundle_lags_is_told_for_the_topic_that_exists(
+    environment: RunEnvironment,
+) -> None:
+    # given three examples, of which the learner has read two
+    assert run_worker(environment, "topics").returncode == 0
+    topic = environment.topics.feedback
+    with BlockingProducer(environment.kafka.bootstrap) as producer:
+        producer.send(topic, [(None, b"example")] * 3, partition=1)
+    topic_id = KafkaAdmin(kafka=environment.kafka_settings).fetch_topic_ids([topic])[topic]
+    serve_positions(environment, "v1", {f"{topic}/1@{topic_id}": 2})
+    # then
+    assert find_text(environment, "learner") == "1 offsets behind the ends of its topics."
+    # when the bundle's positions are of a former topic
+    serve_positions(environment, "v2", {f"{topic}/1@former": 2})
+    # then
+    assert "Found none" in find_text(environment, "learner")
+
+
+def serve_positions(environment: RunEnvironment, version: str, positions: dict[str, int]) -> None:
+    """Publish a bundle of a learner that has read up to these positions."""
+    publish(environment.bundles, replace(make_manifest(version), positions=positions), tiny_files())
+
+
+def find_text(environment: RunEnvironment, subject: str) -> str:
+    _, findings = run_doctor(environment)
+    return str(next(finding["text"] for finding in findings if finding["subject"] == subject))
 
 
 def test_servers_that_do_not_answer_are_errors_and_no_traceback(environment: RunEnvironment) -> None:
