@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from contract.errors import BadEvent
-from contract.events.model import AHEAD_MS_MAX, clamp
+from contract.events.model import AHEAD_MS_MAX, Order, Product, clamp
 from contract.events.reading import make_readers
 from contract.history.format import KIND_ORDER, HistoricEvent, decode_line
 from contract.mapping.topic_map import TopicMap
@@ -26,7 +26,8 @@ class DocumentDecoder:
     """Decodes documents as workers decode records: by the same readers, and by `maps` (by name).
 
     `now_ms`: later events are refused. `ignored`: the optional values that could not be read, by kind and field.
-    `doubtful`: those that look like another unit than declared, or have no rate; by kind, field and unit.
+    `doubtful`: those that look like another unit than declared, or have no rate; by kind, field and unit. Without any
+    rates these are all amounts in another currency than the first of their kind.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class DocumentDecoder:
     ) -> None:
         self._now_ms, self._maps = now_ms, maps
         self.ignored, self.doubtful = Counter[str](), Counter[str]()
+        self._has_rates, self._currencies = bool(intake.rates), dict[str, str]()
         self._readers = make_readers(intake, tasks, on_ignored=self._count_ignored, on_doubtful=self._count_doubtful)
 
     def decode(self, file: InputFile, document: Document) -> HistoricEvent:
@@ -53,7 +55,14 @@ class DocumentDecoder:
         event, _ = clamp(reader.read(body) if isinstance(body, bytes) else reader.read_document(body), NO_KAFKA_TIME)
         if event.ts_ms > self._now_ms + AHEAD_MS_MAX:
             raise BadEvent("bad_time", f"A historic event should not lie in the future. Found ts_ms = {event.ts_ms}.")
+        if isinstance(event, Order | Product) and not self._has_rates:
+            self._compare_currency(kind, event.currency)
         return HistoricEvent(kind, event)
+
+    def _compare_currency(self, kind: str, currency: str) -> None:
+        """Count an amount in another currency than the first of its kind: sums in profiles mix them."""
+        if self._currencies.setdefault(kind, currency) != currency:
+            self._count_doubtful(kind, "currency", "no_rate")
 
     def _count_ignored(self, kind: str, field: str) -> None:
         self.ignored[f"{kind}.{field}"] += 1

@@ -198,6 +198,22 @@ def test_times_in_another_unit_and_currencies_without_a_rate_are_told(tmp_path: 
     assert "`intake.rates` has no rate" in lines
 
 
+@pytest.mark.parametrize(
+    ("rates", "doubtful"), [({}, {"orders.currency no_rate": 2}), ({"EUR": 1.0, "JPY": 0.006}, {})]
+)
+def test_a_second_currency_without_any_rate_is_told(
+    rates: dict[str, float], doubtful: dict[str, int], tmp_path: Path
+) -> None:
+    orders = [
+        ("orders", make_fields("orders", f"o{n}", START_MS + n, currency=currency))
+        for n, currency in enumerate(["EUR", "JPY", "EUR", "JPY"])
+    ]
+    path = write_lines(tmp_path / "a.jsonl", *orders)
+    decoder = DocumentDecoder(now_ms=NOW_MS, intake=IntakeSettings(rates=rates))
+    _, report = write_history(tmp_path / "history", parse_inputs([str(path)], []), decoder=decoder)
+    assert report.doubtful == doubtful
+
+
 def test_a_map_that_the_settings_lack_is_a_wrong_argument(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl")
     with pytest.raises(BadConfig, match="should name a map of the settings: shop"):
