@@ -5,11 +5,12 @@ out where it is optional.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
+from functools import partial
 from typing import Any, Final
 
 from contract.events.codes import count_decimals, read_currency
-from contract.events.times import PER_MS, read_time, to_epoch_ms
+from contract.events.times import PER_MS, find_zone, read_time, to_epoch_ms
 from contract.events.values import Unreadable, read_number, read_text
 from contract.mapping.paths import to_text
 
@@ -18,9 +19,9 @@ OTHERS: Final = "*"  # in a table: all values that it lacks
 
 
 def compile_time(unit: str) -> Convert:
-    """A time in `unit` as epoch milliseconds; `iso` without a zone is UTC."""
-    if unit == "iso":
-        return read_iso
+    """A time in `unit` as epoch milliseconds; dates without a zone are of the zone that the unit is, UTC for `iso`."""
+    if (zone := find_zone(unit)) is not None:
+        return partial(read_iso, unit, zone)
     units_per_ms = PER_MS.get(unit)
 
     def convert(value: Any) -> Any:
@@ -31,13 +32,13 @@ def compile_time(unit: str) -> Convert:
     return convert
 
 
-def read_iso(value: Any) -> Any:
+def read_iso(unit: str, zone: tzinfo, value: Any) -> Any:
     if isinstance(value, str):
         try:
-            return to_epoch_ms(datetime.fromisoformat(value))
+            return to_epoch_ms(datetime.fromisoformat(value), zone)
         except ValueError:
             pass
-    return read_other(value, "iso")
+    return read_other(value, unit)
 
 
 def read_other(value: Any, unit: str) -> Any:

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from contract.events.times import ANY_ZONE, TIME_UNITS, is_time_unit
 from contract.settings.section import Section
 
 KindName = Literal["clicks", "impressions", "orders", "reviews", "searches", "products", "labels", "erasures"]
-TimeUnit = Literal["ms", "s", "us", "ns", "iso"]
 MoneyUnit = Literal["units", "minor"]
 
 
@@ -21,6 +21,13 @@ def check_network(network: str) -> str:
     return network
 
 
+def check_time_unit(unit: str) -> str:
+    if not is_time_unit(unit):
+        raise ValueError(f"should be one of {', '.join((*TIME_UNITS, ANY_ZONE))}")
+    return unit
+
+
+TimeUnit = Annotated[str, AfterValidator(check_time_unit)]
 Network = Annotated[str, AfterValidator(check_network)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -30,9 +37,10 @@ class IntakeSettings(Section):
 
     `placeholders`: texts that stand for no id, whatever their case and the spaces around them. `private_networks`:
     addresses in them are those of proxies and machines, not of users. `times`: the unit of times by kind of record;
-    `iso` is ISO 8601, UTC if it names no zone. `doubtful_times`: what to do with a time that looks like another unit
-    than declared. `money`: by kind, whether amounts are in the currency's own unit or its minor one (cents). `rates`:
-    what a unit of each currency is worth in the shop's; without any, amounts stay as they are.
+    `iso` is ISO 8601, UTC if it names no zone, and the name of a zone is ISO 8601 in that zone. `doubtful_times`: what
+    to do with a time that looks like another unit than declared. `money`: by kind, whether amounts are in the
+    currency's own unit or its minor one (cents). `rates`: what a unit of each currency is worth in the shop's; without
+    any, amounts stay as they are.
     """
 
     placeholders: tuple[str, ...] = (

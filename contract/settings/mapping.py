@@ -11,12 +11,12 @@ import msgspec
 
 from contract.errors import BadConfig
 from contract.events.model import KINDS, Event
+from contract.events.times import ANY_ZONE, TIME_UNITS, is_time_unit
 from contract.features.sources import describe_nearest
 from contract.mapping.paths import BadPath, parse_path
 
 MAPPED_KINDS: Final = ("clicks", "impressions", "orders", "reviews", "searches", "products", "labels")
 ENVELOPES: Final = ("cloudevents", "debezium")
-TIME_UNITS: Final = ("s", "ms", "us", "ns", "iso")
 MONEY_UNITS: Final = ("major", "minor")
 MONEY_FIELDS: Final = ("amount", "unit_price", "price")
 CHANGES: Final = {"c": "created", "r": "read by a snapshot", "u": "updated", "d": "deleted"}
@@ -293,8 +293,9 @@ class _MapReader:
 
     def _check_unit(self, place: str, unit: object) -> None:
         name = place.rpartition(".")[2]
-        units = TIME_UNITS if name.endswith("_ms") else MONEY_UNITS if name in MONEY_FIELDS else ()
-        if unit is not None and unit not in units:
+        is_time = name.endswith("_ms")
+        units = (*TIME_UNITS, ANY_ZONE) if is_time else MONEY_UNITS if name in MONEY_FIELDS else ()
+        if unit is not None and not (is_time_unit(str(unit)) if is_time else unit in units):
             accepted = (
                 f"should be one of {suggest(str(unit), units)}" if units else "should be of a time or of money only."
             )

@@ -7,11 +7,15 @@ from email.utils import format_datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from contract.errors import BadConfig
 from contract.events.codes import ALPHA_2_BY_CODE, CURRENCY_BY_NUMBER, read_country, read_currency
 from contract.events.times import read_time
 from contract.events.values import Unreadable
 from contract.mapping.values import compile_time, to_major
+from contract.settings.intake import IntakeSettings
+from contract.settings.mapping import read_maps
 from tests.contract.intake import NOW_MS, Intake
 
 
@@ -66,6 +70,37 @@ def test_a_date_as_a_mail_a_browser_or_a_runtime_writes_it_is_read(text: str) ->
 def test_a_date_without_a_zone_or_of_an_unknown_form_is_refused_whatever_is_declared(text: str) -> None:
     for unit in ("ms", "iso"):
         assert Intake("orders", times={"orders": unit}).find_reason(ts_ms=text) == "wrong_type"
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2025-07-24 18:00:00", "2025-07-24T16:00:00Z"),
+        ("2025-11-24T17:00:00.000", "2025-11-24T16:00:00Z"),
+        ("2025/11/24 17:00", "2025-11-24T16:00:00Z"),
+        ("2025-11-24T17:00:00+02:00", "2025-11-24T15:00:00Z"),
+        ("Mon, 24 Nov 2025 17:00:00 +0000", "2025-11-24T17:00:00Z"),
+        ("2025-10-26 02:30:00", "2025-10-26T00:30:00Z"),  # the end of summer repeats it
+        ("2025-03-30 02:30:00", "2025-03-30T01:30:00Z"),  # its beginning skips it
+    ],
+)
+def test_a_date_without_a_zone_is_of_the_declared_zone(text: str, utc: str) -> None:
+    expected = read_time(utc, "iso")
+    assert Intake("orders", times={"orders": "Europe/Berlin"}).read(ts_ms=text).ts_ms == expected
+    assert compile_time("Europe/Berlin")(text) == expected
+
+
+def test_a_moment_of_a_file_without_a_zone_is_of_the_declared_zone() -> None:
+    assert read_time(datetime(2025, 7, 24, 18), "Europe/Berlin") == read_time("2025-07-24T16:00:00Z", "iso")
+    assert read_time(datetime(2025, 7, 24, 18).date(), "Europe/Berlin") == read_time("2025-07-23T22:00:00Z", "iso")
+
+
+@pytest.mark.parametrize("unit", ["Europe/Berlim", "../UTC", "", "day"])
+def test_a_unit_that_is_no_zone_either_is_refused_with_what_is_accepted(unit: str) -> None:
+    with pytest.raises(BadConfig, match=r"map.shop.fields.ts_ms.unit.* a time zone such as Europe/Berlin"):
+        read_maps({"shop": {"topics": "t", "kind": "orders", "fields": {"ts_ms": {"path": "at", "unit": unit}}}})
+    with pytest.raises(ValidationError, match="a time zone such as Europe/Berlin"):
+        IntakeSettings.model_validate({"times": {"orders": unit}})
 
 
 def test_a_leap_second_is_the_second_before_it() -> None:

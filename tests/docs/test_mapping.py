@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from contract.events.reading import READERS
+from contract.events.times import TIME_UNITS
 from contract.mapping.envelopes import Skipped
 from contract.mapping.event_topics import EventTopics
 from contract.settings.mapping import (
@@ -19,7 +20,6 @@ from contract.settings.mapping import (
     MAP_NAMES,
     MAPPED_KINDS,
     MONEY_UNITS,
-    TIME_UNITS,
     read_maps,
 )
 from contract.settings.servers import TopicSettings
