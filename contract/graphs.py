@@ -3,12 +3,13 @@
 `contract.bundle` documents the inputs and outputs of the files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 from contract.messages import ScoredKind
+from contract.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +73,15 @@ CLASSIFY: Final = Graph(name="classify", groups=("item",), scored_kinds=("produc
 GRAPHS: Final[Mapping[str, Graph]] = {
     graph.name: graph for graph in (ITEMS, RECOMMEND, DECIDE, REVIEW, SEARCH, CLASSIFY)
 }
+
+
+def find_missing_tasks(tasks: Sequence[Task]) -> Iterator[str]:
+    """A sentence for each graph of a bundle with these tasks that does not answer what workers require of it."""
+    for graph in GRAPHS.values():
+        answered = [task.name for task in tasks if task.graph == graph.name]
+        missing = [name for name in graph.outputs if name not in answered]
+        if answered and missing:
+            yield (
+                f"A bundle with the graph {graph.name} should have the task {', '.join(missing)}, "
+                f"without which workers refuse it. Found {', '.join(answered)}."
+            )

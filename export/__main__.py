@@ -153,10 +153,10 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
 
 def warn_if_unserved(manifest: Manifest, features: FeatureSet) -> None:
     """Say why every worker refuses the bundle, which may be for `training score` alone."""
-    from export.verification import check_sources
+    from export.verification import check_served
 
     try:
-        check_sources(manifest, features)
+        check_served(manifest, features)
     except BadBundle as error:
         print(f"{error} Workers refuse it; `training score` takes it.", file=sys.stderr)
 
@@ -182,12 +182,12 @@ def run_inspect(args: argparse.Namespace, settings: Settings, features: FeatureS
 def run_verify(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from contract.bundle import read_bundle
     from export.releases import explain_if_older, locate_bundle
-    from export.verification import check_sources, verify
+    from export.verification import check_served, verify
 
     folder, version = locate_bundle(args.bundles, args.bundle)
     bundle = read_bundle(folder, version)
     report = verify(bundle, features)
-    check_sources(bundle.manifest, features)
+    check_served(bundle.manifest, features)
     worst = max(report.differences.values(), default=0.0)
     print(
         f"Bundle {version} is valid: {len(bundle.files)} files with the digests of the manifest, {report.features} "

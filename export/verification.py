@@ -1,8 +1,8 @@
 """Verifies that a bundle may serve: everything that a worker checks, and more. Torch is not needed.
 
 A bundle that passes is complete; its graphs are self-contained and finite, have the version, tasks and features of the
-manifest, read features that are declared here in the same way, and reproduce torch's golden outputs. A bundle of a
-table's network is valid, but no worker serves it: `check_sources` tells the two apart.
+manifest, read features that are declared here in the same way, and reproduce torch's golden outputs. A valid bundle may
+be for `training score` alone: `check_served` tells whether workers serve it.
 """
 
 import io
@@ -17,7 +17,7 @@ import onnxruntime as ort
 from contract.bundle import Bundle, Manifest
 from contract.errors import BadBundle
 from contract.features.declaration import FeatureSet
-from contract.graphs import GRAPHS
+from contract.graphs import GRAPHS, find_missing_tasks
 from export.next_item_checks import GRAPH_INPUTS, OPTIONAL, REQUIRED, check_inputs, check_vectors, has_next_item
 from export.onnx_checks import read_metadata, read_proto
 from export.ort import Arrays, max_difference, open_session, run
@@ -97,14 +97,19 @@ def check_features(bundle: Bundle, features: FeatureSet) -> FeatureSet:
     return FeatureSet([feature for feature in features.features if feature.name in needed])
 
 
-def check_sources(manifest: Manifest, features: FeatureSet) -> None:
-    """Raises `BadBundle` if a feature is a column of a table: no event has it, so every worker refuses the bundle."""
+def check_served(manifest: Manifest, features: FeatureSet) -> None:
+    """Raises `BadBundle` if every worker refuses the bundle.
+
+    That is where a feature is a column of a table, which no event has, or a graph lacks a task that workers require.
+    """
     needed = manifest.features
     if columns := [f.name for f in features.features if f.name in needed and f.column is not None]:
         raise BadBundle(
             f"Bundle {manifest.version} should need features of events alone to be served by workers. "
             f"Found columns of a table: {', '.join(columns)}."
         )
+    if mistakes := [*find_missing_tasks(manifest.tasks)]:
+        raise BadBundle(" ".join(mistakes))
 
 
 def check_metadata(bundle: Bundle, graph: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from contract.bundle import Bundle, Manifest, current_version, publish, read_bundle
 from contract.errors import BadBundle
@@ -19,7 +20,7 @@ from contract.features.declaration import Feature, FeatureSet
 from export.__main__ import main
 from export.exporter import ExportResult, export, to_npz
 from export.releases import explain_if_older, locate_bundle, rollback
-from export.verification import verify
+from export.verification import check_served, verify
 from tests.model.small import CLICK, FEATURES, make_checkpoint, make_network
 
 
@@ -216,6 +217,13 @@ def test_inspect_prints_tasks_graphs_and_neighbours(
         "neighbours",
     ):
         assert word in printed
+
+
+def test_a_graph_without_the_task_that_workers_require_is_not_served(bundle: Bundle) -> None:
+    check_served(bundle.manifest, FEATURES)
+    renamed = [replace(task, name="abuse") if task.name == "fraud" else task for task in bundle.manifest.tasks]
+    with pytest.raises(BadBundle, match=r"the graph decide should have the task fraud, .* Found .*abuse"):
+        check_served(replace(bundle.manifest, tasks=tuple(renamed)), FEATURES)
 
 
 def test_a_missing_version_is_reported(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from contract.bundle import Bundle, current_version, read_bundle
 from contract.errors import BadBundle, BadConfig
 from contract.features.declaration import FeatureSet
 from contract.features.sources import describe_nearest
-from contract.graphs import DECIDE, GRAPHS, RECOMMEND
+from contract.graphs import DECIDE, RECOMMEND, find_missing_tasks
 from contract.object_folder import open_folder
 from contract.settings.reading import Settings
 from contract.settings.tasks import takes_thresholds
@@ -44,7 +44,7 @@ def check_bundle(settings: Settings, features: FeatureSet) -> Iterator[Finding]:
         return
     mistakes = [
         *find_unfit_features(bundle, features),
-        *find_missing_tasks(bundle),
+        *find_missing_tasks(bundle.manifest.tasks),
         *find_unknown_thresholds(settings, bundle),
     ]
     yield from (Finding(Severity.ERROR, f"bundle {version}", text) for text in mistakes)
@@ -85,18 +85,6 @@ def find_unfit_features(bundle: Bundle, features: FeatureSet) -> Iterator[str]:
         yield f"Features should be declared as they were in training. Found others: {', '.join(unfit)}."
     if columns := [f.name for f in features.features if f.name in needed and f.column is not None]:
         yield f"A bundle should need features of events alone. Found columns of a table: {', '.join(columns)}."
-
-
-def find_missing_tasks(bundle: Bundle) -> Iterator[str]:
-    """Tasks that workers require of a graph, and that the bundle's graph does not answer."""
-    for graph in GRAPHS.values():
-        answered = [task.name for task in bundle.manifest.tasks if task.graph == graph.name]
-        missing = [name for name in graph.outputs if name not in answered]
-        if answered and missing:
-            yield (
-                f"A bundle with the graph {graph.name} should have the task {', '.join(missing)}, "
-                f"without which workers refuse it. Found {', '.join(answered)}."
-            )
 
 
 def find_unknown_thresholds(settings: Settings, bundle: Bundle) -> Iterator[str]:
